@@ -19,7 +19,7 @@ def guide_loss(guide: Tensor, foreground: Tensor) -> Tensor:
         guide (B, 1, h, w) in [0, 1], foreground (B, 1, H, W) of 0 and 1 -> scalar
     """
     with torch.autocast(guide.device.type, enabled=False):
-        share = F.adaptive_avg_pool2d(foreground.float(), guide.shape[2:])
+        share = F.adaptive_avg_pool2d(foreground.float(), (guide.shape[2], guide.shape[3]))
         return F.binary_cross_entropy(guide.float(), share)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -30,12 +31,14 @@ class GuidedNetwork(nn.Module):
         GuidinoError: If encoder_config is missing, or the network cannot be gated that way.
     """
 
+    network: Any  # what the plans name
+
     def __init__(self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str]):
         super().__init__()
         if config.encoder_config is None:
             raise GuidinoError(
-                "guidino.encoder_config is missing in the plans. It is filled in when training starts; predict with the "
-                "plans.json of the trained model's folder"
+                "guidino.encoder_config is missing in the plans. It is filled in when training starts: predict with "
+                "the plans.json in the trained model's folder"
             )
         if config.gate != "input" and not (hasattr(network, "encoder") and hasattr(network, "decoder")):
             raise GuidinoError(
@@ -47,12 +50,10 @@ class GuidedNetwork(nn.Module):
         self.token_encoder = TokenEncoder(
             config.encoder_config, config.layer, normalization_schemes, config.min_input_size
         )
-        self.tokenbook = TokenBook(
-            self.token_encoder.channels, config.prototypes, config.similarity, config.readout
-        )
+        self.tokenbook = TokenBook(self.token_encoder.channels, config.prototypes, config.similarity, config.readout)
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The planned network's: nnU-Net switches deep supervision there."""
         return self.network.decoder
 
@@ -83,7 +84,9 @@ def apply_gate(feature: Tensor, guide: Tensor) -> Tensor:
     Shape:
         feature (B, C, H, W), guide (B, 1, h, w) -> (B, C, H, W)
     """
-    size = feature.shape[2:]
-    coarser = all(target <= source for target, source in zip(size, guide.shape[2:], strict=True))
-    resized = F.adaptive_avg_pool2d(guide, size) if coarser else F.interpolate(guide, size=size, mode="bilinear")
+    height, width = feature.shape[2:]
+    if height <= guide.shape[2] and width <= guide.shape[3]:
+        resized = F.adaptive_avg_pool2d(guide, (height, width))
+    else:
+        resized = F.interpolate(guide, size=(height, width), mode="bilinear")
     return feature * resized.to(feature.dtype)

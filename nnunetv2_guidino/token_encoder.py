@@ -1,13 +1,12 @@
-"""A pretrained vision transformer as (B, n, H, W) -> (B, C, h, w): finding, loading and rebuilding it, and its input."""
+"""A pretrained vision transformer as (B, n, H, W) -> (B, C, h, w): finding, loading, rebuilding and feeding it."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import torch.nn.functional as F  # noqa: N812
 from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HFValidationError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
@@ -170,18 +170,18 @@ def _not_a_vit(folder: Path, reason: object) -> str:
     )
 
 
-def _build_vit(architecture: dict[str, Any]) -> nn.Module:
+def _build_vit(architecture: dict[str, Any]) -> Any:
     return AutoModel.from_config(AutoConfig.for_model(**architecture), dtype=torch.float32)
 
 
-def _blocks(vit: nn.Module) -> nn.ModuleList | nn.Sequential:
+def _blocks(vit: Any) -> nn.ModuleList | nn.Sequential:
     if hasattr(vit, "timm_model"):
         return vit.timm_model.blocks
     depth = vit.config.num_hidden_layers
     return next(m for m in vit.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
 
 
-def _patch_size(vit: nn.Module) -> int:
+def _patch_size(vit: Any) -> int:
     size = vit.timm_model.patch_embed.patch_size if hasattr(vit, "timm_model") else vit.config.patch_size
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
@@ -189,13 +189,13 @@ def _patch_size(vit: nn.Module) -> int:
     return int(height)
 
 
-def _forward_options(vit: nn.Module) -> dict[str, bool]:
+def _forward_options(vit: Any) -> dict[str, bool]:
     # DINO's position embeddings follow the image size; the original ViT has to be told to.
     name = "interpolate_pos_encoding"
     return {name: True} if name in inspect.signature(vit.forward).parameters else {}
 
 
-def _check_patch_tokens(vit: nn.Module, folder: Path) -> None:
+def _check_patch_tokens(vit: Any, folder: Path) -> None:
     patch = _patch_size(vit)
     try:
         with torch.no_grad():
@@ -229,6 +229,10 @@ class TokenEncoder(nn.Module):
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
     """
+
+    vit: Any  # transformers gives no types
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -304,6 +308,7 @@ class TokenEncoder(nn.Module):
         Raises:
             GuidinoError: If the weights do not fit the architecture.
         """
+        misfit = "the weights cannot be loaded into the architecture in config.json"
         with _quiet_transformers():
             try:
                 pretrained, info = AutoModel.from_pretrained(
@@ -315,18 +320,17 @@ class TokenEncoder(nn.Module):
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-            except (OSError, ValueError, RuntimeError) as error:
-                raise GuidinoError(f"encoder {folder}: the weights cannot be loaded: {error}") from error
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise GuidinoError(f"encoder {folder}: {misfit}: {error}") from error
         missing = [key for key in info["missing_keys"] if not any(unused in key for unused in _UNUSED_PARAMETERS)]
         if missing:
-            raise GuidinoError(
-                f"encoder {folder}: the weights do not belong to the architecture in config.json "
-                f"({len(missing)} tensors are missing, {missing[0]} for one)"
-            )
+            raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
         _check_patch_tokens(pretrained, folder)
         parameters = sum(p.numel() for p in pretrained.parameters())
         if self.layer is not None:
             del _blocks(pretrained)[self.layer :]
+        # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
+        # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         licence, licence_url = _licence(folder, pretrained.config.model_type)
         return EncoderSource(name, str(folder.resolve()), parameters, _sha256(folder), licence, licence_url)

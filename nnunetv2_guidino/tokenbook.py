@@ -46,8 +46,8 @@ class TokenBook(nn.Module):
         return self.weight_logits.softmax(0)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        projected = self.projection(tokens)
-        prototypes = self.prototypes
+        projected: Tensor = self.projection(tokens)
+        prototypes: Tensor = self.prototypes
         if self.similarity == "cosine":
             projected = F.normalize(projected, dim=1)
             prototypes = F.normalize(prototypes, dim=1)

@@ -38,7 +38,7 @@ _NAME = re.compile(
 
 @functools.cache
 def trainer_class(name: str) -> type[nnUNetTrainer]:
-    """The trainer of that name. nnU-Net writes a trainer's __name__ into folders and checkpoints, so it is exactly that.
+    """The trainer of that name, which is its __name__ too: nnU-Net writes that into folders and checkpoints.
 
     Raises:
         GuidinoError: For a name outside the grammar, which it shows.
@@ -77,8 +77,8 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         if self.epochs is not None:
             self.num_epochs = self.epochs
         if self.iterations is not None:
-            validation_share = self.num_val_iterations_per_epoch / self.num_iterations_per_epoch
-            self.num_val_iterations_per_epoch = max(1, round(self.iterations * validation_share))
+            # nnU-Net's 50 validation iterations for 250 of training
+            self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
             self.num_iterations_per_epoch = self.iterations
 
     def initialize(self) -> None:
