@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 
-from nnunetv2_guidino import registration_folder
+from nnunetv2_guidino import __version__, registration_folder
 from nnunetv2_guidino.config import ENCODER_VARIABLE, default_encoder
 
 TRAINER = "nnUNetTrainerGuiDINO"
@@ -51,7 +51,8 @@ def examine() -> Iterator[Finding]:
 
 def _versions() -> Iterator[Finding]:
     yield Finding("Python", f"{platform.python_version()} on {platform.system()}")
-    for package in ("nnunetv2-guidino", "nnunetv2", "torch", "transformers", "peft"):
+    yield Finding("nnunetv2-guidino", __version__)
+    for package in ("nnunetv2", "torch", "transformers", "peft"):
         try:
             found = version(package)
         except PackageNotFoundError:
