@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -107,13 +106,3 @@ def phantoms(part: str, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray,
     """`count` images and masks of the part "train" or "heldout"; the same arguments give the same pixels."""
     for index in range(count):
         yield phantom(np.random.default_rng([seed, list(PARTS).index(part), index]), part)
-
-
-def write_phantoms(folder: Path, part: str, count: int, seed: int = 0) -> None:
-    """Write images/NNN.png (RGB) and masks/NNN.png (0 and 255) into `folder`."""
-    from PIL import Image
-
-    for index, (image, mask) in enumerate(phantoms(part, count, seed)):
-        for name, pixels in (("images", image), ("masks", mask * np.uint8(255))):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
