@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nnunetv2_guidino.demo.dataset import phantom_cases, read_cases, write_dataset
-from nnunetv2_guidino.demo.dinov2 import export_dinov2
+from nnunetv2_guidino.demo.dinov2 import export_dinov2, find_onnx
 from nnunetv2_guidino.demo.nnunet_commands import run_command
 from nnunetv2_guidino.demo.picture import draw_comparison, read_guides
 from nnunetv2_guidino.plans import derive_plans
 
 DATASET = "Dataset900_GuidinoDemo"
-TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 160, 40, 5
-BATCH_SIZE = 8  # at most; nnU-Net plans for a GPU
+TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 40, 5
+BATCH_SIZE = 6  # at most; nnU-Net plans for a GPU
 LAYER = 11  # of 12: on DINOv2 the last layer but one guides better than the last
 
 
@@ -43,6 +45,15 @@ class Result(NamedTuple):
     prediction_seconds: float
 
 
+def at_least(minimum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}")
+        return int(text)
+
+    return integer
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
@@ -59,12 +70,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use the pairs in DIR/images and DIR/masks (0/1 or 0/255), reduced to the demo's size, "
         "instead of generated phantoms; a fifth is held out",
     )
-    parser.add_argument("--epochs", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--epochs", type=at_least(1), default=6, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--iterations", type=int, default=20, metavar="M", help="training iterations per epoch (default: %(default)s)"
+        "--iterations",
+        type=at_least(1),
+        default=20,
+        metavar="M",
+        help="training iterations per epoch (default: %(default)s)",
     )
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the images and of both trainings (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the images and of both trainings (default: %(default)s)"
+    )
 
 
 def make_output_folder(wanted: Path) -> Path:
@@ -111,6 +128,22 @@ def train_and_predict(name: str, trainer: str, root: Path, device: str) -> Resul
     return Result(dice, iou, training_seconds, prediction_seconds)
 
 
+def draw_picture(root: Path, model_folder: Path, results: dict[str, Result], device: str) -> None:
+    """comparison.png, of the first held-out cases by name."""
+    dataset = root / "nnUNet_raw" / DATASET
+    truths = sorted((dataset / "labelsTs").iterdir())[:PICTURED_CASES]
+    images = [dataset / "imagesTs" / f"{truth.stem}_0000.png" for truth in truths]
+    predictions = {
+        name: [
+            (root / "predictions" / name / truth.name, dice) for truth, dice in zip(truths, result.dice, strict=False)
+        ]
+        for name, result in results.items()
+    }
+    with (root / "logs" / "picture.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
+        guides = read_guides(model_folder, images, device)
+    draw_comparison(root / "comparison.png", images, truths, guides, predictions)
+
+
 def print_table(results: dict[str, Result]) -> None:
     print(f"\n{'':8}{'Dice':>8}{'IoU':>8}{'training':>12}{'prediction':>12}")
     for name, result in results.items():
@@ -124,10 +157,9 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         train, heldout = read_cases(args.data, args.seed)
     else:
-        train, heldout = (
-            phantom_cases("train", TRAIN_CASES, args.seed),
-            phantom_cases("heldout", HELDOUT_CASES, args.seed),
-        )
+        train = phantom_cases("train", TRAIN_CASES, args.seed)
+        heldout = phantom_cases("heldout", HELDOUT_CASES, args.seed)
+    find_onnx()  # what is missing is said before anything is written
     root = make_output_folder(args.output)
     print(f"{len(train)} images to train on, {len(heldout)} held out; everything goes to {root}")
     dataset = root / "nnUNet_raw" / DATASET
@@ -141,16 +173,7 @@ def run(args: argparse.Namespace) -> None:
     trainers = {name: model.trainer + suffix for name, model in MODELS.items()}
     results = {name: train_and_predict(name, trainer, root, args.device) for name, trainer in trainers.items()}
 
-    names = sorted(case.name for case in heldout)[:PICTURED_CASES]
-    images = [dataset / "imagesTs" / f"{name}_0000.png" for name in names]
-    truths = [dataset / "labelsTs" / f"{name}.png" for name in names]
     model_folder = root / "nnUNet_results" / DATASET / f"{trainers['guided']}__{MODELS['guided'].plans}__2d"
-    predictions = {
-        model: [(root / "predictions" / model / f"{name}.png", result.dice[i]) for i, name in enumerate(names)]
-        for model, result in results.items()
-    }
-    draw_comparison(
-        root / "comparison.png", images, truths, read_guides(model_folder, images, args.device), predictions
-    )
+    draw_picture(root, model_folder, results, args.device)
     print_table(results)
     print(f"\n{root / 'comparison.png'}")

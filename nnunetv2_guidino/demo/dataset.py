@@ -27,9 +27,16 @@ def phantom_cases(part: str, count: int, seed: int) -> list[Case]:
     return [Case(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
 
 
+def read_image(path: Path, mode: str) -> Image.Image:
+    try:
+        return Image.open(path).convert(mode)
+    except OSError as error:
+        raise GuidinoError(f"{path} is not an image that can be read: {error}") from error
+
+
 def read_mask(path: Path) -> Image.Image:
     """A mask of 0/1 or 0/255 (JPEG noise allowed) as an image of 0 and 1."""
-    grey = np.asarray(Image.open(path).convert("L"))
+    grey = np.asarray(read_image(path, "L"))
     if 1 < grey.max() <= 127:
         raise GuidinoError(f"{path}: a mask has 0 for background and 1 or 255 for foreground, not {grey.max()}.")
     return Image.fromarray((grey > (127 if grey.max() > 1 else 0)).astype(np.uint8))
@@ -37,7 +44,7 @@ def read_mask(path: Path) -> Image.Image:
 
 def read_case(image_file: Path, mask_file: Path) -> Case:
     """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
-    image, mask = Image.open(image_file).convert("RGB"), read_mask(mask_file)
+    image, mask = read_image(image_file, "RGB"), read_mask(mask_file)
     if image.size != mask.size:
         raise GuidinoError(f"{mask_file} has {mask.size} pixels, but {image_file} has {image.size}.")
     scale = SIZE / min(image.size)
@@ -49,9 +56,7 @@ def read_case(image_file: Path, mask_file: Path) -> Case:
 
 def read_cases(folder: Path, seed: int) -> tuple[list[Case], list[Case]]:
     """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases."""
-    files = {
-        kind: {path.stem: path for path in sorted((folder / kind).glob("[!.]*"))} for kind in ("images", "masks")
-    }
+    files = {kind: {path.stem: path for path in sorted((folder / kind).glob("[!.]*"))} for kind in ("images", "masks")}
     names = sorted(files["images"])
     if unpaired := sorted(set(names) ^ set(files["masks"])):
         raise GuidinoError(f"{folder}: {unpaired[0]} ({len(unpaired)} in all) is not in both images/ and masks/.")

@@ -24,6 +24,12 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | paths | modest | {"PYTHONUNBUFFERED": "1"}
 
 
+def show_line(text: str, end: str = "\n") -> None:
+    """Print over the line that shows a child's latest output; only a terminal has one."""
+    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
+    print(f"{text[:width] if width else text:{width}}", end=end, flush=True)
+
+
 def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
     """Run one of nnU-Net's commands, write its output to logs/, and return its seconds of wall time.
 
@@ -53,12 +59,15 @@ def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
             if found := EPOCH_LINE.search(line):
                 epoch[found[1]] = found[2]
             if found and found[1] == "Epoch time:":
-                print(
-                    f"  epoch {epoch['Epoch']}: training loss {epoch['train_loss']}, "
-                    f"validation Dice {epoch['Pseudo dice']}, {found[2]} s",
-                    flush=True,
+                show_line(
+                    f"  epoch {int(epoch['Epoch']) + 1}: training loss {epoch['train_loss']}, "
+                    f"validation Dice {epoch['Pseudo dice']}, {found[2]} s"
                 )
+            elif sys.stdout.isatty() and line.strip():
+                show_line(f"  {line.strip()}", end="\r")
     if child.returncode != 0:
         tail = "".join(log_file.read_text().splitlines(keepends=True)[-TAIL:])
         raise GuidinoError(f"{command} failed (exit code {child.returncode}), see {log_file}:\n{tail}")
-    return time.monotonic() - start
+    seconds = time.monotonic() - start
+    show_line(f"  done in {seconds:.0f} s")
+    return seconds

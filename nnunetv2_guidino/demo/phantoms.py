@@ -1,8 +1,8 @@
 """Lesion-like phantoms, painted on the photographs that scikit-image's wheel ships.
 
-A lesion differs from its surroundings by a faint change of colour and by its grain. Its look-alikes have the same shapes and
-colours without the grain; shadows, highlights and hairs lie over both. So colour alone does not find a lesion, and a
-network that has to learn what texture is from a few hundred steps is left with something to gain.
+A lesion differs from its surroundings by a faint change of colour and by its grain. Its look-alikes have such shapes
+and colours without the grain; highlights and hairs lie over both. So colour alone does not find a lesion, and a network
+that has to learn what texture is from a hundred steps is left with something to gain.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def crop(rng: np.random.Generator, name: str, part: str) -> np.ndarray:
     side = int(rng.integers(*CROP))
     row, column = rng.integers(0, picture.shape[0] - side), rng.integers(first, last - side)
     square = picture[row : row + side, column : column + side]
-    square = np.rot90(square, rng.integers(4))[:: rng.choice([-1, 1])]
+    square = np.rot90(square, int(rng.integers(4)))[:: rng.choice([-1, 1])]
     return resize(square, (SIZE, SIZE), order=1, anti_aliasing=False)
 
 

@@ -40,7 +40,7 @@ def draw_comparison(
     guides: Sequence[np.ndarray],
     predictions: Mapping[str, Sequence[tuple[Path, float]]],
 ) -> None:
-    """One row per image; `predictions` holds each model's files with their Dice. The truth's outline is in every column."""
+    """One row per image, the truth outlined; `predictions` holds each model's files with their Dice."""
     from matplotlib.figure import Figure
 
     titles = ["image", "truth", "guide", *predictions]
