@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = root / "nnUNet_raw" / DATASET
     write_dataset(dataset, train, heldout)
     encoder = export_dinov2(root / "dinov2")
-    counts = ["-npfp", "2", "-np", "2"]
+    counts = ["-npfp", "1", "-np", "1"]
     run_command("nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d", *counts, root=root, label="preprocess")
     write_plans(root / "nnUNet_preprocessed" / DATASET, encoder)
 

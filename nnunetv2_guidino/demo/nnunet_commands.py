@@ -18,16 +18,18 @@ EPOCH_LINE = re.compile(r"(Epoch|train_loss|Pseudo dice|Epoch time:) \[?(?:np\.f
 
 
 def environment(root: Path) -> dict[str, str]:
-    """nnU-Net's three paths below `root`, and no more processes than two cores bear."""
+    """nnU-Net's three paths below `root`, and few processes: each imports torch, and the images are small."""
     paths = {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    modest = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    modest = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
     return os.environ | paths | modest | {"PYTHONUNBUFFERED": "1"}
 
 
 def show_line(text: str, end: str = "\n") -> None:
-    """Print over the line that shows a child's latest output; only a terminal has one."""
-    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
-    print(f"{text[:width] if width else text:{width}}", end=end, flush=True)
+    """Print over the line with a child's latest output, which only a terminal has."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        text = f"{text[:width]:{width}}"
+    print(text, end=end, flush=True)
 
 
 def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
