@@ -13,8 +13,10 @@ from pathlib import Path
 from nnunetv2_guidino.errors import GuidinoError
 
 TAIL = 15
-# What nnUNetTrainer prints once an epoch, in this order.
-EPOCH_LINE = re.compile(r"(Epoch|train_loss|Pseudo dice|Epoch time:) \[?(?:np\.float\d+\()?([-\d.na]+)\S*(?: s)?\s*$")
+# What the trainers print once an epoch; the time comes last.
+EPOCH_LINE = re.compile(
+    r"(Epoch|train_loss|Pseudo dice|Guide Dice|Epoch time:) \[?(?:np\.float\d+\()?([-\d.na]+)\S*(?: s)?\s*$"
+)
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -61,9 +63,10 @@ def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
             if found := EPOCH_LINE.search(line):
                 epoch[found[1]] = found[2]
             if found and found[1] == "Epoch time:":
+                guide = f" (guide {epoch['Guide Dice']})" if "Guide Dice" in epoch else ""
                 show_line(
                     f"  epoch {int(epoch['Epoch']) + 1}: training loss {epoch['train_loss']}, "
-                    f"validation Dice {epoch['Pseudo dice']}, {found[2]} s"
+                    f"validation Dice {epoch['Pseudo dice']}{guide}, {found[2]} s"
                 )
             elif sys.stdout.isatty() and line.strip():
                 show_line(f"  {line.strip()}", end="\r")
