@@ -30,6 +30,7 @@ class Workspace:
             "nnUNet_results": str(self.results),
             "nnUNet_def_n_proc": "1",
             "nnUNet_n_proc_DA": "1",
+            "OMP_WAIT_POLICY": "passive",  # spinning threads starve the other processes of a small machine
             "PYTHONWARNINGS": "ignore",
         }
 

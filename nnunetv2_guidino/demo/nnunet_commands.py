@@ -23,6 +23,8 @@ def environment(root: Path) -> dict[str, str]:
     """nnU-Net's three paths below `root`, and few processes: each imports torch, and the images are small."""
     paths = {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     modest = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    # threads that wait by spinning starve the augmentation worker where there are few cores
+    modest["OMP_WAIT_POLICY"] = "passive"
     return os.environ | paths | modest | {"PYTHONUNBUFFERED": "1"}
 
 
