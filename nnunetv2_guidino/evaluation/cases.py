@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
@@ -157,6 +158,8 @@ def _read_labels(
         raise GuidinoError(f"{file} has {len(array)} channels; a segmentation has one, with a label in each pixel")
     allowed = values if ignore is None else [*values, ignore]
     unknown = np.setdiff1d(array, allowed)
+    if file.name.endswith(".nii.gz") and not _is_finite(file):
+        unknown = np.array([np.nan])
     if unknown.size:
         found = ", ".join(f"{value:g}" for value in unknown[:5])
         raise GuidinoError(
@@ -164,6 +167,12 @@ def _read_labels(
             "Correct the file, or name its labels with --labels name=value,…"
         )
     return array[0].astype(np.int32), spacing
+
+
+def _is_finite(nifti: Path) -> bool:
+    """Whether no value is NaN or infinite; ITK, which nnU-Net reads NIfTI with, shows these as 0."""
+    stored = nibabel.load(nifti).dataobj
+    return stored.dtype.kind != "f" or bool(np.isfinite(np.asarray(stored)).all())
 
 
 def read(file: Path, reader: type, method: str) -> tuple[Array, tuple[float, ...]]:

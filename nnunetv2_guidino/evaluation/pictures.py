@@ -39,13 +39,12 @@ def draw_case(case: Case, reader: type, labels: LabelSet) -> bytes:
     if reference.ndim == 3:
         wrong = (agreement > 1) & (agreement < 5)
         z = max(range(len(wrong)), key=lambda i: (wrong[i].sum(), (agreement[i] == 1).sum()))
-        reference, prediction, agreement = reference[z], prediction[z], agreement[z]
-        image = image[:, z] if image is not None else None
+        agreement, image = agreement[z], image[:, z] if image is not None else None
     figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
     axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
     aspect = spacing[-2] / spacing[-1]
     if image is not None:
-        _draw_outlines(axes[0], image, reference > 0, prediction > 0, aspect)
+        _draw_outlines(axes[0], image, agreement, aspect)
     _draw_agreement(axes[-1], agreement, aspect)
     figure.legend(handles=_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
     png = io.BytesIO()
@@ -76,12 +75,13 @@ def _read_image(case: Case, reader: type, shape: tuple[int, ...]) -> Array:
     return image if len(image) == 3 else image[:1]
 
 
-def _draw_outlines(axes: Axes, image: Array, reference: Array, prediction: Array, aspect: float) -> None:
+def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:
     axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    for mask, colour in ((reference, "white"), (prediction, AGREEMENT["false alarm"])):
+    for kinds, colour in (((1, 2, 4), "white"), ((1, 3, 4), "cyan")):
+        mask = np.isin(agreement, kinds)
         if mask.any() and not mask.all():
             axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.5)
-    axes.set_title("reference (white), prediction (orange)", fontsize=9)
+    axes.set_title("reference (white), prediction (cyan)", fontsize=9)
     axes.set_axis_off()
 
 

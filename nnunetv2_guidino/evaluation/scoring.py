@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,11 @@ class Scorer:
 def score_cases(scorer: Scorer, cases: Sequence[Case], processes: int) -> list[dict[str, Any]]:
     """Score the cases in parallel, in order, with a progress bar. The first case that cannot be scored raises."""
     workers = max(1, min(processes, len(cases)))
-    context = multiprocessing.get_context("spawn")
+    progress = partial(tqdm, total=len(cases), desc="evaluate", unit="case")
+    if workers == 1:
+        return list(progress(map(scorer, cases)))
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            results = pool.map(scorer, cases, chunksize=max(1, min(16, len(cases) // workers)))
-            return list(tqdm(results, total=len(cases), desc="evaluate", unit="case"))
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return list(progress(pool.map(scorer, cases, chunksize=max(1, min(16, len(cases) // workers)))))
     except BrokenProcessPool as error:
         raise GuidinoError("a process died, most likely for want of memory: try fewer with -np 1") from error
