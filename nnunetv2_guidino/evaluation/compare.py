@@ -111,7 +111,7 @@ def _check_cases(scores: pd.DataFrame) -> None:
             raise GuidinoError(f"{name} was also scored on {listing(extra)}, but {baseline} was not")
         repeats = table.groupby("case")["run"].nunique()
         if fewer := set(repeats.index[repeats < repeats.max()]):
-            raise GuidinoError(f"{name} has {repeats.max()} runs, but not of each case: {listing(fewer)} is in fewer")
+            raise GuidinoError(f"{name} has {repeats.max()} runs of some cases, fewer of {listing(fewer)}")
         n_ref = table.set_index(["case", "class"])["n_ref"]
         if changed := {case for case, _ in n_ref.index[n_ref != expected.reindex(n_ref.index)]}:
             raise GuidinoError(f"{name} was scored with other references than {baseline} for {listing(changed)}")

@@ -9,6 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.configuration import default_num_processes
+
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.cases import Case, find_reader, guess_ending, pair_folders, pair_folds, with_images
 from nnunetv2_guidino.evaluation.labels import LabelSet, find_dataset_json, label_set, parse_labels, read_json
@@ -53,10 +55,10 @@ def run(args: argparse.Namespace) -> None:
     if args.i:
         cases = with_images(cases, args.i, dataset_json["file_ending"])
     reader = find_reader(dataset_json, cases[0].reference)
-    results = score_cases(Scorer(reader, labels, args.empty, args.nsd_tolerance), cases, _processes(args.np))
+    scorer = Scorer(reader, labels, args.empty, args.nsd_tolerance)
+    results = score_cases(scorer, cases, args.np or default_num_processes)
     tolerance = "1 pixel" if args.nsd_tolerance is None else args.nsd_tolerance
-    settings = {"empty": args.empty, "nsd_tolerance": tolerance}
-    summary = summarize(results, labels, settings)
+    summary = summarize(results, labels, {"empty": args.empty, "nsd_tolerance": tolerance})
     write_report(output, summary, cases, reader, labels)
     print(f"{output}: report.html, report.md, cases.csv, summary.json")
 
@@ -83,9 +85,3 @@ def _model(args: argparse.Namespace) -> Job:
     labels = parse_labels(args.labels) if args.labels else label_set(dataset_json["labels"], f"{args.m}/dataset.json")
     cases = pair_folds(args.m, args.f, args.gt, plans["dataset_name"], dataset_json["file_ending"])
     return cases, labels, dataset_json, args.o or args.m / "evaluation"
-
-
-def _processes(asked: int | None) -> int:
-    from nnunetv2.configuration import default_num_processes
-
-    return int(asked or default_num_processes)

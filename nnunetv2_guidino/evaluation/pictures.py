@@ -36,16 +36,19 @@ def draw_case(case: Case, reader: type, labels: LabelSet) -> bytes:
     reference, prediction, spacing = read_pair(case, reader, labels)
     agreement = agreement_map(reference, prediction, labels.ignore)
     image = _read_image(case, reader, reference.shape) if case.image else None
+    title = ""
     if reference.ndim == 3:
         wrong = (agreement > 1) & (agreement < 5)
         z = max(range(len(wrong)), key=lambda i: (wrong[i].sum(), (agreement[i] == 1).sum()))
         agreement, image = agreement[z], image[:, z] if image is not None else None
+        title = f"slice {z + 1} of {len(wrong)}"
     figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
     axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
     aspect = spacing[-2] / spacing[-1]
     if image is not None:
         _draw_outlines(axes[0], image, agreement, aspect)
     _draw_agreement(axes[-1], agreement, aspect)
+    axes[-1].set_title(title, fontsize=9)
     figure.legend(handles=_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)

@@ -156,9 +156,7 @@ def test_runs_that_cannot_be_compared(name, tmp_path):
 def test_seeds_on_different_cases(tmp_path):
     write_summary(tmp_path / "s0", scores(BASE))
     write_summary(tmp_path / "s1", dict(list(scores(BASE).items())[:4]))
-    with pytest.raises(
-        GuidinoError, match=r"a has 2 runs, but not of each case: 2 cases \(case_4, case_5\) is in fewer"
-    ):
+    with pytest.raises(GuidinoError, match=r"a has 2 runs of some cases, fewer of 2 cases \(case_4, case_5\)"):
         load_runs([f"a={tmp_path / 's0'},{tmp_path / 's1'}"])
 
 
