@@ -1,0 +1,118 @@
+"""GuideConfig: the one description of a guided model, and its way to and from nnU-Net's plans."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from nnunetv2_guidino.errors import GuidinoError
+
+DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
+ENCODER_VARIABLE = "GUIDINO_ENCODER"
+PLANS_KEY = "guidino"
+
+GATES = ("skips", "bottleneck", "input")
+SIMILARITIES = ("cosine", "dot")
+READOUTS = ("logistic", "affine")
+
+
+def default_encoder() -> str:
+    """The encoder where the plans name none: GUIDINO_ENCODER, else the paper's DINOv3 ViT-S."""
+    return os.environ.get(ENCODER_VARIABLE) or DEFAULT_ENCODER
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """A guided model, as written under "guidino" in nnU-Net's plans.
+
+    Args:
+        encoder: Pretrained token encoder: a name on the Hugging Face hub or a local folder. Default: the environment
+            variable GUIDINO_ENCODER, else DINOv3 ViT-S.
+        layer: Transformer block whose tokens are used, counted from 1; None is the last. Whatever the block, the tokens
+            pass through the encoder's final norm.
+        min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
+            16 tokens of DINOv3, as in the paper).
+        prototypes: Size K of the TokenBook.
+        similarity: Between token and prototype: "cosine" (equation 1) or "dot".
+        readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
+        gate: Which features the guide multiplies: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
+            GuiDINO-U) or "input" (GuiDINO-W).
+        lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
+        lambda_boundary: Weight of the boundary hinge loss (equation 3); 0 switches it off.
+        lora: None: the encoder is frozen.
+        encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
+            network can be rebuilt without hub and weights.
+        encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
+
+    Raises:
+        GuidinoError: For a value of the wrong type or out of range, naming the key.
+    """
+
+    encoder: str = field(default_factory=default_encoder)
+    layer: int | None = None
+    min_input_size: int = 256
+    prototypes: int = 256
+    similarity: str = "cosine"
+    readout: str = "logistic"
+    gate: str = "skips"
+    lambda_guide: float = 1.0
+    lambda_boundary: float = 0.1
+    lora: None = None
+    encoder_config: dict[str, Any] | None = None
+    encoder_source: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, expected in get_type_hints(GuideConfig).items():
+            _check_type(name, getattr(self, name), expected)
+        _check(bool(self.encoder), "encoder", self.encoder, "a name on the hub or a folder")
+        _check(self.layer is None or self.layer >= 1, "layer", self.layer, "null (the last) or at least 1")
+        _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
+        _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
+        for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("gate", GATES)):
+            _check(getattr(self, name) in allowed, name, getattr(self, name), "one of " + ", ".join(allowed))
+        for name in ("lambda_guide", "lambda_boundary"):
+            _check(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 (off) or a positive number")
+        if self.similarity == "dot" and self.readout == "affine":
+            raise GuidinoError(
+                'guidino.readout: "affine" needs similarity "cosine": a dot product leaves [-1, 1], so that ½ + ½·s '
+                "would leave [0, 1]"
+            )
+
+    @classmethod
+    def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
+        """Read the section "guidino"; what it does not name takes its default.
+
+        Raises:
+            GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
+        """
+        section = plans.get(PLANS_KEY, {})
+        if not isinstance(section, Mapping):
+            raise GuidinoError(f'plans: "{PLANS_KEY}" must be an object of settings, not {section!r}')
+        valid = [f.name for f in fields(cls)]
+        for key in section:
+            if key not in valid:
+                nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
+                raise GuidinoError(f"{PLANS_KEY}.{key} in the plans is unknown; did you mean {nearest}?")
+        return cls(**section)
+
+    def to_plans(self) -> dict[str, Any]:
+        """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
+        return asdict(self)
+
+
+def _check(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise GuidinoError(f"{PLANS_KEY}.{name} is {value!r}; expected {expected}")
+
+
+def _check_type(name: str, value: object, expected: Any) -> None:
+    allowed = getattr(expected, "__args__", (expected,))
+    allowed = tuple(getattr(a, "__origin__", a) for a in allowed)  # dict[str, Any] -> dict
+    if float in allowed:
+        allowed += (int,)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)
+        raise GuidinoError(f"{PLANS_KEY}.{name} is {value!r}, of type {type(value).__name__}; expected {names}")

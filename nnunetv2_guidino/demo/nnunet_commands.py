@@ -1,0 +1,75 @@
+"""nnU-Net's own commands as child processes: progress on the screen, everything in a log file."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nnunetv2_guidino.errors import GuidinoError
+
+TAIL = 15
+# What nnUNetTrainer prints once an epoch, in this order.
+EPOCH_LINE = re.compile(r"(Epoch|train_loss|Pseudo dice|Epoch time:) \[?(?:np\.float\d+\()?([-\d.na]+)\S*(?: s)?\s*$")
+
+
+def environment(root: Path) -> dict[str, str]:
+    """nnU-Net's three paths below `root`, and few processes: each imports torch, and the images are small."""
+    paths = {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    modest = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    return os.environ | paths | modest | {"PYTHONUNBUFFERED": "1"}
+
+
+def show_line(text: str, end: str = "\n") -> None:
+    """Print over the line with a child's latest output, which only a terminal has."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        text = f"{text[:width]:{width}}"
+    print(text, end=end, flush=True)
+
+
+def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
+    """Run one of nnU-Net's commands, write its output to logs/, and return its seconds of wall time.
+
+    Raises GuidinoError with the log's name and its last lines where the command fails.
+    """
+    executable = shutil.which(command, path=str(Path(sys.executable).parent))
+    if executable is None:
+        raise GuidinoError(f"{command} is not beside {sys.executable}: install nnunetv2 into this environment.")
+    log_file = root / "logs" / f"{label.replace(' ', '_')}.log"
+    log_file.parent.mkdir(exist_ok=True)
+    print(f"{label}: {command} {' '.join(arguments)}", flush=True)
+    start, epoch = time.monotonic(), {}
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(
+            [executable, *arguments],
+            env=environment(root),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as child,
+    ):
+        for line in child.stdout or ():
+            log.write(line)
+            log.flush()
+            if found := EPOCH_LINE.search(line):
+                epoch[found[1]] = found[2]
+            if found and found[1] == "Epoch time:":
+                show_line(
+                    f"  epoch {int(epoch['Epoch']) + 1}: training loss {epoch['train_loss']}, "
+                    f"validation Dice {epoch['Pseudo dice']}, {found[2]} s"
+                )
+            elif sys.stdout.isatty() and line.strip():
+                show_line(f"  {line.strip()}", end="\r")
+    if child.returncode != 0:
+        tail = "".join(log_file.read_text().splitlines(keepends=True)[-TAIL:])
+        raise GuidinoError(f"{command} failed (exit code {child.returncode}), see {log_file}:\n{tail}")
+    seconds = time.monotonic() - start
+    show_line(f"  done in {seconds:.0f} s")
+    return seconds

@@ -1,0 +1,65 @@
+"""The demo's picture: image, truth, guide and both predictions, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def read_guides(model_folder: Path, image_files: Sequence[Path], device: str) -> list[np.ndarray]:
+    """The guide of every image, preprocessed as nnU-Net does, as (H, W) in [0, 1] on the image's own grid."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(device=torch.device(device), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model_folder), use_folds=(0,))
+    network = predictor.network.to(predictor.device).eval()
+    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+    guides = []
+    for file in image_files:
+        data, _, properties = preprocessor.run_case(
+            [str(file)], None, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+        )
+        with torch.inference_mode():  # data is (channels, 1, H, W): nnU-Net's 2D images are volumes of one slice
+            guide = network.guide(torch.as_tensor(data[:, 0]).float()[None].to(predictor.device))
+            guide = torch.nn.functional.interpolate(guide.float(), size=data.shape[2:], mode="bilinear")
+        whole = np.zeros(properties["shape_before_cropping"][1:], np.float32)
+        rows, columns = properties["bbox_used_for_cropping"][1:]
+        whole[slice(*rows), slice(*columns)] = guide[0, 0].cpu().numpy()
+        guides.append(whole)
+    return guides
+
+
+def draw_comparison(
+    output: Path,
+    image_files: Sequence[Path],
+    truths: Sequence[Path],
+    guides: Sequence[np.ndarray],
+    predictions: Mapping[str, Sequence[tuple[Path, float]]],
+) -> None:
+    """One row per image, the truth outlined; `predictions` holds each model's files with their Dice."""
+    from matplotlib.figure import Figure
+
+    titles = ["image", "truth", "guide", *predictions]
+    figure = Figure(figsize=(2 * len(titles), 2.15 * len(image_files)), layout="constrained")
+    grid = figure.subplots(len(image_files), len(titles), squeeze=False)
+    for row, (axes, image_file) in enumerate(zip(grid, image_files, strict=True)):
+        image, truth = np.asarray(Image.open(image_file)), np.asarray(Image.open(truths[row]))
+        for axis, title in zip(axes, titles, strict=True):
+            axis.imshow(image)
+            axis.set_axis_off()
+            if title in predictions:
+                file, dice = predictions[title][row]
+                prediction = np.asarray(Image.open(file))
+                axis.imshow(np.ma.masked_equal(prediction, 0), cmap="winter", alpha=0.5, vmin=0, vmax=1)
+                axis.set_title(f"{title}, Dice {dice:.2f}", fontsize=9)
+            elif row == 0:
+                axis.set_title(title, fontsize=9)
+            if title == "guide":
+                axis.imshow(guides[row], cmap="inferno", vmin=0, vmax=1)
+            if title != "image":
+                axis.contour(truth, levels=[0.5], colors="white", linewidths=1)
+    figure.savefig(output, dpi=110)

@@ -1,0 +1,16 @@
+"""Where stock nnU-Net looks for trainers; it asks this module for a name with hasattr.
+
+The wheel places this file in nnunetv2/training/nnUNetTrainer. Where that is not possible, nnU-Net's own variable
+nnUNet_extTrainer points at the folder this file lies in. Nothing heavy is imported before one of our trainers is asked
+for, so that the others start as fast as without us.
+"""
+
+PREFIX = "nnUNetTrainerGuiDINO"
+
+
+def __getattr__(name: str) -> type:
+    if not name.startswith(PREFIX):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nnunetv2_guidino.trainers import trainer_class
+
+    return trainer_class(name)

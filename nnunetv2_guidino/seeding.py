@@ -1,0 +1,49 @@
+"""Seeds for Python, NumPy, torch and the augmentation workers."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(*seeds: int) -> None:
+    """Seed Python, NumPy and torch (all devices) with one number made from all of `seeds`."""
+    seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # batchgenerators draws from NumPy's global generator
+    torch.manual_seed(seed)
+
+
+class SeededDataLoader:
+    """An nnU-Net data loader that seeds each augmentation worker when it starts, by the worker's number."""
+
+    def __init__(self, data_loader: Any, seeds: tuple[int, ...]):
+        self.data_loader = data_loader
+        self.seeds = seeds
+
+    def set_thread_id(self, thread_id: int) -> None:
+        torch.set_num_threads(1)
+        seed_everything(*self.seeds, thread_id)
+        self.data_loader.set_thread_id(thread_id)
+
+    def __next__(self) -> Any:
+        return next(self.data_loader)
+
+
+@contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

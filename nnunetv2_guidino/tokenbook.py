@@ -1,0 +1,62 @@
+"""TokenBook: from tokens to a guide, equation (1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class TokenBook(nn.Module):
+    """Compares every token with K learned prototypes and reads a guide off the weighted mean similarity.
+
+    s = Σ_k α_k · sim(token, p_k), with α ≥ 0 and Σ α = 1 (equation 1). The tokens pass a 1×1 projection first.
+
+    Read-outs:
+        logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start 0). The mean of K random unit prototypes has a
+            norm near 1/√K, so s starts that small, and τ brings its logit back to the order of one.
+        affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD it stays flat for hundreds of steps.
+
+    Args:
+        channels: Width C of the tokens.
+        prototypes: Number K of prototypes.
+        similarity: "cosine" or "dot" (scaled by 1/√C, as in attention).
+        readout: "logistic" or "affine".
+
+    Shape:
+        tokens (B, C, h, w) -> guide (B, 1, h, w) in [0, 1].
+    """
+
+    def __init__(self, channels: int, prototypes: int, similarity: str, readout: str):
+        super().__init__()
+        self.similarity = similarity
+        self.readout = readout
+        self.projection = nn.Conv2d(channels, channels, kernel_size=1)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, channels))
+        self.weight_logits = nn.Parameter(torch.zeros(prototypes))
+        if readout == "logistic":
+            self.scale = nn.Parameter(torch.tensor(10 * math.sqrt(prototypes)))
+            self.offset = nn.Parameter(torch.tensor(0.0))
+
+    @property
+    def weights(self) -> Tensor:
+        """α of equation (1): (K,), non-negative, summing to one."""
+        return self.weight_logits.softmax(0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        projected: Tensor = self.projection(tokens)
+        prototypes: Tensor = self.prototypes
+        if self.similarity == "cosine":
+            projected = F.normalize(projected, dim=1)
+            prototypes = F.normalize(prototypes, dim=1)
+        else:
+            projected = projected / math.sqrt(projected.shape[1])
+        # Both similarities are linear in the prototype, so the weighted sum is taken first: one 1×1 convolution
+        # instead of K, and no (B, K, h, w) tensor.
+        mean_prototype = self.weights.to(prototypes.dtype) @ prototypes
+        similarity = torch.einsum("bchw,c->bhw", projected, mean_prototype)[:, None]
+        if self.readout == "logistic":
+            return torch.sigmoid(self.scale * similarity + self.offset)
+        return 0.5 + 0.5 * similarity

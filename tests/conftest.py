@@ -1,0 +1,94 @@
+"""Fixtures shared by all tests: where real images lie, tiny pretrained encoders, nnU-Net's environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Folder of a real data set, by name; skips where it is absent, since none may be shipped."""
+    root = Path(os.environ.get("GUIDINO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+    def folder(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"no {name} in {root}; set GUIDINO_TEST_DATA to a folder that has it")
+        return root / name
+
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_hub() -> None:
+    """Nothing in the tests may depend on a download."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.pop("GUIDINO_ENCODER", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random encoder of a family, as save_pretrained writes it."""
+    from tiny_encoders import save_tiny_encoder
+
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in folders:
+            folders[family] = save_tiny_encoder(family, tmp_path_factory.mktemp(family))
+        return folders[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dinov2_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the real DINOv2 ViT-S/14."""
+    from nnunetv2_guidino.demo.dinov2 import export_dinov2
+
+    folder = tmp_path_factory.mktemp("weights") / "dinov2-small"
+    export_dinov2(folder)
+    return folder
+
+
+@pytest.fixture
+def planned_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_encoder: Callable[[str], Path]
+) -> Callable[..., Any]:
+    """Trainer objects on small plans and the CPU, all in one results folder, without any data."""
+    import planned
+    import torch
+
+    from nnunetv2_guidino.trainers import trainer_class
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("GUIDINO_ENCODER", str(tiny_encoder("dinov3")))
+    data = tmp_path / "nnUNet_preprocessed" / planned.DATASET / "x"
+    data.mkdir(parents=True)
+    (data / "case.b2nd").touch()  # tells nnU-Net the file format
+
+    def build(
+        name: str,
+        fold: int = 0,
+        guide: dict[str, Any] | None = None,
+        labels: dict[str, Any] | None = None,
+        **dataset: Any,
+    ) -> Any:
+        plans = planned.plans({"min_input_size": 64, "prototypes": 8, **(guide or {})}).plans
+        dataset_json = {
+            "channel_names": {"0": "R", "1": "G", "2": "B"},
+            "labels": labels or {"background": 0, "polyp": 1},
+            "file_ending": ".png",
+            **dataset,
+        }
+        plans["continue_training"] = False
+        return trainer_class(name)(plans, "2d", fold, dataset_json, torch.device("cpu"))
+
+    return build

@@ -1,0 +1,85 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunetv2_guidino import cli
+from nnunetv2_guidino.demo import command, nnunet_commands
+from nnunetv2_guidino.demo.nnunet_commands import run_command
+from nnunetv2_guidino.errors import GuidinoError
+
+# As nnU-Net prints an epoch: every line begins with the time and ends with a space.
+EPOCH = [
+    "Epoch 0",
+    "Current learning rate: 0.01",
+    "train_loss 0.4599",
+    "val_loss -0.25",
+    "Pseudo dice [np.float32(0.2648)]",
+    "Epoch time: 9.04 s",
+]
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """A stand-in for one of nnU-Net's commands, beside a stand-in for the interpreter."""
+
+    def write(body: str) -> str:
+        file = tmp_path / "bin" / "nnUNetv2_stub"
+        file.parent.mkdir()
+        file.write_text(f"#!{sys.executable}\n{body}")
+        file.chmod(0o755)
+        monkeypatch.setattr(nnunet_commands.sys, "executable", str(file.with_name("python")))
+        return file.name
+
+    return write
+
+
+def test_a_command_reports_its_epochs_and_logs_everything(script, tmp_path, capsys):
+    run_command(
+        script(f"for line in {EPOCH}: print('2026-01-01 00:00:00.123456:', line, '')"),
+        "-d",
+        "1",
+        root=tmp_path,
+        label="train plain",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train plain: nnUNetv2_stub -d 1"
+    assert lines[1] == "  epoch 1: training loss 0.4599, validation Dice 0.2648, 9.04 s"
+    assert len(lines) == 3
+    assert "Current learning rate" in (tmp_path / "logs" / "train_plain.log").read_text()
+
+
+def test_a_failed_command_names_its_log_and_shows_its_end(script, tmp_path):
+    name = script("print('\\n'.join(map(str, range(50)))); raise SystemExit(3)")
+    with pytest.raises(GuidinoError, match=r"exit code 3.*predict_plain\.log") as error:
+        run_command(name, root=tmp_path, label="predict plain")
+    assert str(error.value).splitlines()[-2:] == ["48", "49"]
+    assert "20" not in str(error.value).splitlines()
+
+
+def test_a_missing_command_says_what_to_install(tmp_path):
+    with pytest.raises(GuidinoError, match=r"nnUNetv2_nonsense is not beside .*: install nnunetv2"):
+        run_command("nnUNetv2_nonsense", root=tmp_path, label="x")
+
+
+def test_an_earlier_run_is_kept(tmp_path):
+    folders = [command.make_output_folder(tmp_path / "demo") for _ in range(3)]
+    assert [folder.name for folder in folders] == ["demo", "demo_2", "demo_3"]
+
+
+@pytest.mark.slow
+def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "TRAIN_CASES", 10)
+    monkeypatch.setattr(command, "HELDOUT_CASES", 2)
+    root: Path = tmp_path / "demo"
+    assert cli.main(["demo", "-o", str(root), "--epochs", "1", "--iterations", "2"]) == 0, capsys.readouterr().err
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("plain", "guided"))]
+    assert [row[0] for row in table] == ["plain", "guided"]
+    assert all(0 <= float(value) <= 1 for row in table for value in row[1:3])
+    picture = np.asarray(Image.open(root / "comparison.png"))
+    assert picture.std() > 10
+    assert {path.stem for path in (root / "logs").iterdir()} == {
+        "preprocess", "train_plain", "predict_plain", "train_guided", "predict_guided", "picture"
+    }  # fmt: skip

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunetv2_guidino.demo.dataset import read_cases, read_mask, write_dataset
+from nnunetv2_guidino.demo.phantoms import SIZE
+from nnunetv2_guidino.errors import GuidinoError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pairs, 1.5 times as large as the demo's, with a square of foreground."""
+    mask = np.zeros((SIZE * 3 // 2, SIZE * 2), np.uint8)
+    mask[30:90, 60:120] = 255
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for index in range(10):
+            Image.fromarray(mask).save(tmp_path / kind / f"p{index}.png")
+    return tmp_path
+
+
+def test_pairs_are_reduced_and_a_fifth_held_out(folder, tmp_path):
+    train, heldout = read_cases(folder, seed=0)
+    assert (len(train), len(heldout)) == (8, 2)
+    assert {case.name for case in train + heldout} == {f"p{index}" for index in range(10)}
+    assert train[0].image.shape == (SIZE, round(SIZE * 4 / 3), 3)
+    assert train[0].mask.mean() == pytest.approx(60 * 60 / (SIZE * 1.5 * SIZE * 2), rel=0.05)
+
+    raw = tmp_path / "raw"
+    write_dataset(raw, train, heldout)
+    assert len(list((raw / "imagesTr").glob("p*_0000.png"))) == 8
+    assert len(list((raw / "labelsTs").glob("p?.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "masks" / "p3.png").unlink(), "p3 .*not in both images/ and masks/"),
+        (lambda folder: (folder / "images" / "p3.png").unlink(), "p3 .*not in both images/ and masks/"),
+        (lambda folder: [(folder / kind / "p3.png").unlink() for kind in ("images", "masks")], "at least 10 .*found 9"),
+        (lambda folder: Image.new("L", (5, 5)).save(folder / "masks" / "p3.png"), r"p3.png has \(5, 5\) pixels"),
+        (lambda folder: Image.new("L", (256, 192), 2).save(folder / "masks" / "p3.png"), "p3.png.*not 2"),
+        (lambda folder: (folder / "images" / "p3.png").write_text("no image"), "p3.png is not an image"),
+    ],
+)
+def test_bad_data_is_named(folder, break_it, message):
+    break_it(folder)
+    with pytest.raises(GuidinoError, match=message):
+        read_cases(folder, seed=0)
+
+
+@pytest.mark.parametrize(("values", "expected"), [([0, 1, 1], [0, 1, 1]), ([3, 250, 255], [0, 1, 1])])
+def test_masks_of_either_convention(tmp_path, values, expected):
+    Image.fromarray(np.array([values], np.uint8)).save(tmp_path / "mask.png")
+    assert np.asarray(read_mask(tmp_path / "mask.png")).tolist() == [expected]

@@ -1,0 +1,81 @@
+"""nnU-Net's own commands on a small data set in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DATASET = "Dataset901_Small"
+TINY_PLANS = "nnUNetPlansTiny"
+
+
+class Workspace:
+    """nnU-Net's three folders and commands, two processes at the most, on the CPU."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.raw, self.preprocessed, self.results = (
+            root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        )
+        self.environment = {
+            **os.environ,
+            "nnUNet_raw": str(self.raw),
+            "nnUNet_preprocessed": str(self.preprocessed),
+            "nnUNet_results": str(self.results),
+            "nnUNet_def_n_proc": "1",
+            "nnUNet_n_proc_DA": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def command(self, name: str, *arguments: object) -> list[str]:
+        return [str(Path(sys.executable).parent / name), *map(str, arguments)]
+
+    def run(self, name: str, *arguments: object, **environment: str) -> str:
+        """The command's output; its failure is the test's."""
+        done = subprocess.run(
+            self.command(name, *arguments),
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-8000:]
+        return done.stdout
+
+    def model_folder(self, trainer: str, plans: str = TINY_PLANS, configuration: str = "2d") -> Path:
+        return self.results / DATASET / f"{trainer}__{plans}__{configuration}"
+
+
+def write_dataset(folder: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]], validation: int) -> None:
+    """An nnU-Net data set of RGB images and masks, the last `validation` cases in fold 0's validation."""
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for case, (image, mask) in cases.items():
+        Image.fromarray(image).save(folder / "imagesTr" / f"{case}_0000.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "labelsTr" / f"{case}.png")
+    description = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": len(cases),
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    names = list(cases)
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-validation], "val": names[-validation:]}]))
+
+
+def write_tiny_plans(workspace: Workspace) -> None:
+    """A sibling of nnU-Net's plans with few features, since the tests' machine has no GPU."""
+    folder = workspace.preprocessed / DATASET
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["plans_name"] = TINY_PLANS
+    architecture = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    architecture["features_per_stage"] = [min(8 * 2**i, 32) for i in range(architecture["n_stages"])]
+    (folder / f"{TINY_PLANS}.json").write_text(json.dumps(plans))

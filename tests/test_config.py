@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig
+from nnunetv2_guidino.errors import GuidinoError
+
+
+def test_defaults_are_the_paper_s_encoder_and_the_measured_gate():
+    config = GuideConfig.from_plans({})
+    assert (config.encoder, config.layer, config.prototypes) == (DEFAULT_ENCODER, None, 256)
+    assert (config.gate, config.readout, config.similarity) == ("skips", "logistic", "cosine")
+    assert (config.lambda_guide, config.lambda_boundary) == (1.0, 0.1)
+
+
+def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
+    monkeypatch.setenv("GUIDINO_ENCODER", "/weights/here")
+    assert GuideConfig.from_plans({}).encoder == "/weights/here"
+    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b"}}).encoder == "a/b"
+
+
+def test_plans_round_trip_through_json(monkeypatch):
+    config = GuideConfig(layer=11, gate="input", encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"})
+    section = json.loads(json.dumps(config.to_plans()))
+    monkeypatch.setenv("GUIDINO_ENCODER", "/somewhere/else")
+    assert GuideConfig.from_plans({"guidino": section}) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"prototype": 8}, "guidino.prototype .* did you mean prototypes"),
+        ({"lamda_guide": 1}, "did you mean lambda_guide"),
+        ({"gate": "skip"}, "guidino.gate is 'skip'; expected one of skips, bottleneck, input"),
+        ({"readout": 3}, "guidino.readout is 3, of type int; expected str"),
+        ({"layer": "11"}, "guidino.layer is '11', of type str; expected int or null"),
+        ({"layer": 0}, "guidino.layer is 0"),
+        ({"layer": True}, "guidino.layer is True, of type bool"),
+        ({"prototypes": 0}, "guidino.prototypes is 0"),
+        ({"prototypes": 2.5}, "guidino.prototypes is 2.5, of type float; expected int"),
+        ({"lambda_guide": -1}, "guidino.lambda_guide is -1"),
+        ({"lambda_boundary": float("nan")}, "guidino.lambda_boundary is nan"),
+        ({"min_input_size": 0}, "guidino.min_input_size is 0"),
+        ({"encoder": ""}, "guidino.encoder is ''"),
+        ({"encoder": None}, "guidino.encoder is None, of type NoneType; expected str"),
+        ({"similarity": "dot", "readout": "affine"}, "affine.*needs similarity"),
+        ({"lora": 8}, "guidino.lora is 8"),
+        ([], "must be an object"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(section, message):
+    with pytest.raises(GuidinoError, match=message):
+        GuideConfig.from_plans({"guidino": section})

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.trainers import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOBaseline, trainer_class
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "epochs", "iterations", "seed"),
+    [
+        ("nnUNetTrainerGuiDINO", nnUNetTrainerGuiDINO, None, None, None),
+        ("nnUNetTrainerGuiDINO_5epochs", nnUNetTrainerGuiDINO, 5, None, None),
+        ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", nnUNetTrainerGuiDINO, 2, 10, 3),
+        ("nnUNetTrainerGuiDINO_seed0", nnUNetTrainerGuiDINO, None, None, 0),
+        ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
+        ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
+    ],
+)
+def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
+    trainer = trainer_class(name)
+    assert trainer.__name__ == name
+    assert issubclass(trainer, base)
+    assert issubclass(trainer, nnUNetTrainerGuiDINO) == (base is nnUNetTrainerGuiDINO)
+    assert (trainer.epochs, trainer.iterations, trainer.seed) == (epochs, iterations, seed)
+    assert trainer_class(name) is trainer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerGuiDINO_epochs",
+        "nnUNetTrainerGuiDINO_0epochs",
+        "nnUNetTrainerGuiDINO_seed1_5epochs",
+        "nnUNetTrainerGuiDINOBaselineLoRA",
+        "nnUNetTrainerGuiDINOX",
+    ],
+)
+def test_unknown_names_show_the_grammar(name):
+    with pytest.raises(GuidinoError, match=r"there is no trainer .*_<N>epochs\]\[_<M>iterations\]\[_seed<k>\]"):
+        recursive_find_trainer_class_by_name(name)
+
+
+@pytest.mark.parametrize(("iterations", "validation"), [(250, 50), (10, 2), (3, 1), (1, 1), (1000, 200)])
+def test_validation_iterations_shrink_in_proportion(iterations, validation, planned_trainer):
+    trainer = planned_trainer(f"nnUNetTrainerGuiDINOBaseline_{iterations}iterations")
+    assert (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (iterations, validation)
+
+
+def test_frozen_encoder_is_not_in_the_optimizer(planned_trainer):
+    trainer = planned_trainer("nnUNetTrainerGuiDINO")
+    trainer.initialize()
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    for name, parameter in trainer.network.named_parameters():
+        assert (id(parameter) in optimized) == (not name.startswith("token_encoder.vit")), name
+    assert type(trainer.optimizer) is torch.optim.SGD
+
+
+def test_seed_fixes_the_network(planned_trainer):
+    states = []
+    for seed in (0, 0, 1):
+        trainer = planned_trainer(f"nnUNetTrainerGuiDINO_seed{seed}")
+        trainer.initialize()
+        states.append(trainer.network.tokenbook.prototypes)
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_log_and_plans_tell_what_was_loaded(planned_trainer, tiny_encoder):
+    trainer = planned_trainer("nnUNetTrainerGuiDINO")
+    trainer.initialize()
+    section = trainer.plans_manager.plans["guidino"]
+    assert section["encoder_source"]["folder"] == str(tiny_encoder("dinov3"))
+    assert section["encoder_config"]["model_type"] == "dinov3_vit"
+    log = Path(trainer.log_file).read_text()
+    assert section["encoder_source"]["sha256"] in log
+    assert "dinov3-license, https://ai.meta.com" in log
+
+
+def test_failed_checkpoint_leaves_the_last_good_one(planned_trainer, tmp_path, monkeypatch):
+    trainer = planned_trainer("nnUNetTrainerGuiDINO")
+    trainer.initialize()
+    file = tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(file))
+    good = file.read_bytes()
+
+    def full_disk(checkpoint, filename):
+        Path(filename).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save_checkpoint(str(file))
+    assert file.read_bytes() == good
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("checkpoint")] == [file.name]
+
+
+def test_disabled_checkpointing_writes_nothing(planned_trainer, tmp_path):
+    trainer = planned_trainer("nnUNetTrainerGuiDINO")
+    trainer.initialize()
+    trainer.disable_checkpointing = True
+    trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "region-based"),
+        ({"background": 0, "a": 1, "ignore": 2}, "ignore label"),
+    ],
+)
+def test_what_is_not_supported_yet_says_so(labels, message, planned_trainer):
+    with pytest.raises(NotImplementedError, match=message):
+        planned_trainer("nnUNetTrainerGuiDINO", labels=labels, regions_class_order=[1, 2]).initialize()
+
+
+def save_model_folder(trainer) -> str:
+    """What nnU-Net leaves: plans.json and a checkpoint."""
+    save_json(trainer.plans_manager.plans, str(Path(trainer.output_folder_base) / "plans.json"))
+    file = str(Path(trainer.output_folder) / "checkpoint_final.pth")
+    trainer.save_checkpoint(file)
+    return file
+
+
+def test_another_guide_in_the_same_model_folder_is_refused(planned_trainer, tiny_encoder):
+    first = planned_trainer("nnUNetTrainerGuiDINO", fold=0)
+    first.initialize()
+    save_model_folder(first)
+    planned_trainer("nnUNetTrainerGuiDINO", fold=1).initialize()
+    other = planned_trainer("nnUNetTrainerGuiDINO", fold=1, guide={"gate": "input"})
+    with pytest.raises(GuidinoError, match="fold_0 in .* was trained with another guide"):
+        other.initialize()
+
+
+def test_resuming_needs_no_encoder_and_refuses_other_settings(planned_trainer, monkeypatch):
+    first = planned_trainer("nnUNetTrainerGuiDINO")
+    first.initialize()
+    file = save_model_folder(first)
+    monkeypatch.setenv("GUIDINO_ENCODER", "/gone")
+    again = planned_trainer("nnUNetTrainerGuiDINO")
+    again.load_checkpoint(file)
+    for name, weight in first.network.state_dict().items():
+        assert torch.equal(weight, again.network.state_dict()[name]), name
+    changed = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": "bottleneck"})
+    with pytest.raises(
+        GuidinoError, match="guidino.gate is 'bottleneck' in the plans, but this model was trained with 'skips'"
+    ):
+        changed.load_checkpoint(file)
