@@ -89,7 +89,7 @@ def _validation_cases(references: Path, fold: str, ending: str) -> set[str]:
 
 
 def _preprocessed() -> Path:
-    folder = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112, nnU-Net's own spelling
+    folder = os.environ.get("nnUNet_preprocessed")
     if not folder:
         raise GuidinoError("nnUNet_preprocessed is not set: set it, or say with -gt where gt_segmentations are")
     return Path(folder)

@@ -69,12 +69,11 @@ def write_report(
     ranked = score.dropna(subset="dice").sort_values(["dice", "hd95"], ascending=[True, False]).index
     worst = list(ranked[:PICTURES])
     best = [i for i in reversed(ranked[-PICTURES:]) if i not in worst]
-    titles = {i: f"{cases[i].name}: Dice {score.dice[i]:.3f}, HD95 {score.hd95[i]:.1f}" for i in worst + best}
-    pictures = {i: draw_case(cases[i], reader, labels) for i in titles}
-    sections = [
-        ("Worst cases", {titles[i]: pictures[i] for i in worst}),
-        ("Best cases", {titles[i]: pictures[i] for i in best}),
-    ]
+    figures = {
+        i: (f"{cases[i].name}: Dice {score.dice[i]:.3f}, HD95 {score.hd95[i]:.1f}", draw_case(cases[i], reader, labels))
+        for i in worst + best
+    }
+    sections = [("Worst cases", [figures[i] for i in worst]), ("Best cases", [figures[i] for i in best])]
     write_files(
         folder,
         {
@@ -146,10 +145,12 @@ def html_table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def html(summary: Mapping[str, Any], table: pd.DataFrame, sections: Sequence[tuple[str, Mapping[str, bytes]]]) -> str:
+def html(
+    summary: Mapping[str, Any], table: pd.DataFrame, sections: Sequence[tuple[str, Sequence[tuple[str, bytes]]]]
+) -> str:
     """One file that asks for no other: the pictures are inside, and the policy forbids the browser all requests."""
     figures = "".join(
-        f"<h2>{title}</h2><div class='cases'>" + "".join(_figure(*item) for item in pictures.items()) + "</div>"
+        f"<h2>{title}</h2><div class='cases'>" + "".join(_figure(*item) for item in pictures) + "</div>"
         for title, pictures in sections
         if pictures
     )

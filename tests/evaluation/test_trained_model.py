@@ -1,81 +1,61 @@
-"""evaluate and compare on models that nnU-Net's own commands trained."""
+"""evaluate and compare on a plain and a guided model that nnU-Net's own commands trained."""
 
 import csv
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_data import write_pngs
+from nnunet_workspace import DATASET, TINY_PLANS, Workspace, write_dataset, write_tiny_plans
 from nnunetv2.evaluation.evaluate_predictions import load_summary_json
 
-COMMANDS = Path(sys.executable).parent
-# a stock trainer cut short, found through nnU-Net's own nnUNet_extTrainer
-TRAINER = """
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2_guidino import registration_folder
 
-class nnUNetTrainerFewIterations(nnUNetTrainer):
-    def __init__(self, plans, configuration, fold, dataset_json, device):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 5, 1
-"""
-DATASET, CASES = "Dataset999_Discs", [f"disc_{i}" for i in range(6)]
+PLAIN, GUIDED = (f"nnUNetTrainerGuiDINO{kind}_1epochs_5iterations" for kind in ("Baseline", ""))
 
 
 @pytest.fixture(scope="module")
-def nnunet(tmp_path_factory) -> Path:
-    """nnU-Net's three folders with a data set of bright discs and two folds trained for a few iterations."""
-    root = tmp_path_factory.mktemp("nnunet")
-    environment = os.environ | {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
-    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": str(root / "trainers")}
-    (root / "trainers").mkdir()
-    (root / "trainers" / "nnUNetTrainerFewIterations.py").write_text(TRAINER)
-    raw = root / "raw" / DATASET
+def workspace(tmp_path_factory, tiny_encoder) -> Workspace:
+    """Both trainers' models of fold 0, on eight images of bright discs."""
+    workspace = Workspace(tmp_path_factory.mktemp("nnunet"))
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:32, :32]
-    masks = {name: np.hypot(y - rng.uniform(12, 20), x - rng.uniform(12, 20)) < rng.uniform(5, 9) for name in CASES}
-    write_pngs(raw / "labelsTr", masks)
-    write_pngs(raw / "imagesTr", {f"{n}_0000": 100 * m + rng.integers(50, 150, m.shape) for n, m in masks.items()})
-    labels, channels = {"background": 0, "disc": 1}, {"0": "grey"}
-    dataset = {"channel_names": channels, "labels": labels, "numTraining": len(CASES), "file_ending": ".png"}
-    (raw / "dataset.json").write_text(json.dumps(dataset))
+    y, x = np.mgrid[:64, :64]
+    cases = {}
+    for i in range(8):
+        mask = np.hypot(y - rng.uniform(24, 40), x - rng.uniform(24, 40)) < rng.uniform(10, 20)
+        image = 100 * mask[..., None] + rng.integers(50, 150, (64, 64, 3))
+        cases[f"disc_{i}"] = image.astype(np.uint8), mask
+    write_dataset(workspace.raw / DATASET, cases, validation=4)
+    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 901, "-c", "2d")
+    write_tiny_plans(workspace)
+    shutil.copy(workspace.raw / DATASET / "splits_final.json", workspace.preprocessed / DATASET)
+    environment = {"nnUNet_extTrainer": str(registration_folder()), "GUIDINO_ENCODER": str(tiny_encoder("dinov3"))}
+    for trainer in (PLAIN, GUIDED):
+        options = ("901", "2d", "0", "-p", TINY_PLANS, "-tr", trainer, "-device", "cpu")
+        workspace.run("nnUNetv2_train", *options, **environment)
+    return workspace
 
-    def run(command: str, *arguments: str) -> None:
-        result = subprocess.run([COMMANDS / command, *arguments], env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout + result.stderr
 
-    run("nnUNetv2_plan_and_preprocess", "-d", "999", "-c", "2d", "-np", "1", "-npfp", "1")
-    splits = [{"train": CASES[3:], "val": CASES[:3]}, {"train": CASES[:3], "val": CASES[3:]}]
-    (root / "preprocessed" / DATASET / "splits_final.json").write_text(json.dumps(splits))
-    for fold in "01":
-        run("nnUNetv2_train", "999", "2d", fold, "-tr", "nnUNetTrainerFewIterations", "-device", "cpu")
-    return root
+def validation_summary(model: Path) -> list[dict]:
+    return load_summary_json(str(model / "fold_0" / "validation" / "summary.json"))["metric_per_case"]
 
 
 @pytest.mark.slow
-def test_trained_model(nnunet, guidino, monkeypatch, tmp_path):
-    monkeypatch.setenv("nnUNet_preprocessed", str(nnunet / "preprocessed"))
-    model = nnunet / "results" / DATASET / "nnUNetTrainerFewIterations__nnUNetPlans__2d"
-    guidino("evaluate", "-m", model, "-np", 1, "-i", nnunet / "raw" / DATASET / "imagesTr")
-    ours = load_summary_json(str(model / "evaluation" / "summary.json"))["metric_per_case"]
-    theirs = [
-        entry
-        for fold in "01"
-        for entry in load_summary_json(str(model / f"fold_{fold}" / "validation" / "summary.json"))["metric_per_case"]
-    ]
-    assert len(theirs) == len(CASES)
-    for entry, expected in zip(ours, theirs, strict=True):
-        assert Path(entry["prediction_file"]).samefile(expected["prediction_file"])
-        for name, value in expected["metrics"][1].items():
-            assert entry["metrics"][1][name] == pytest.approx(value, nan_ok=True)
+def test_trained_models(workspace, guidino, monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_preprocessed", str(workspace.preprocessed))
+    plain, guided = (workspace.model_folder(trainer) for trainer in (PLAIN, GUIDED))
+    for model in (plain, guided):
+        guidino("evaluate", "-m", model, "-np", 1, "-i", workspace.raw / DATASET / "imagesTr")
+        ours = json.loads((model / "evaluation" / "summary.json").read_text())["metric_per_case"]
+        for entry, expected in zip(ours, validation_summary(model), strict=True):
+            assert Path(entry["prediction_file"]).samefile(expected["prediction_file"])
+            theirs = expected["metrics"][1]
+            assert [entry["metrics"]["1"][name] for name in theirs] == pytest.approx([*theirs.values()], nan_ok=True)
 
-    guidino("compare", f"one={model}", f"again={model / 'evaluation'}", "-o", tmp_path)
+    guidino("compare", f"plain={plain}", f"guided={guided}", "-o", tmp_path)
     with (tmp_path / "comparison.csv").open() as file:
-        row = next(csv.DictReader(file))
-    means = [np.mean([entry["metrics"][1]["Dice"] for entry in theirs[i : i + 3]]) for i in (0, 3)]
-    assert float(row["mean"]) == pytest.approx(np.mean(means))
-    assert float(row["std"]) == pytest.approx(np.std(means, ddof=1))
-    assert row["runs"] == "2"
+        dice = [row for row in csv.DictReader(file) if (row["class"], row["metric"]) == ("lesion", "dice")]
+    means = [np.nanmean([c["metrics"][1]["Dice"] for c in validation_summary(model)]) for model in (plain, guided)]
+    assert [float(row["mean"]) for row in dice] == pytest.approx(means)
+    assert float(dice[1]["difference"]) == pytest.approx(means[1] - means[0])
