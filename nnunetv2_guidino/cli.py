@@ -16,7 +16,9 @@ from nnunetv2_guidino.errors import GuidinoError
 
 SUBCOMMANDS = {
     "demo": ("nnunetv2_guidino.demo.command", "train and compare a plain and a guided nnU-Net on generated images"),
+    "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.doctor", "check the installation and say what to do about what is wrong"),
+    "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Scores of predicted segmentations, and comparisons of methods by these scores."""

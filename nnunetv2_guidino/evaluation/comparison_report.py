@@ -1,0 +1,128 @@
+"""What `guidino compare` shows: tables in Markdown and LaTeX, and the cases' differences as a plot."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nnunetv2_guidino.evaluation.metrics import COLUMNS, LOWER_IS_BETTER
+from nnunetv2_guidino.evaluation.report import FOREGROUND, markdown_table
+
+# column of cases.csv -> heading. Ratios are shown in percent, as in most papers
+NAMES = {column: name for name, column in COLUMNS.items()}
+HEADINGS = {column: f"{name} ↓" if name in LOWER_IS_BETTER else f"{name} ↑ (%)" for column, name in NAMES.items()}
+PLOTTED = ("dice", "iou", "hd95", "nsd")
+BETTER, WORSE = "#0072B2", "#D55E00"
+
+
+def markdown(comparison: pd.DataFrame) -> str:
+    baseline = comparison["method"].iloc[0]
+    parts = [
+        "Mean ± standard deviation over runs (seeds and folds); in parentheses the difference of the means "
+        f"from {baseline}. HD95 is in the unit of the files' spacing (PNG: pixels)."
+    ]
+    for name, table in _classes(comparison):
+        parts += [f"## {name}", markdown_table(_mean_rows(table))]
+    if comparison["method"].nunique() > 1:
+        parts.append(
+            f"# Paired differences from {baseline}\n\nPer case, averaged over seeds: mean difference, bootstrap 95 % "
+            "interval (percentile), and p of Wilcoxon's signed-rank test (two-sided, not corrected for several tests)."
+        )
+        for name, table in _classes(comparison):
+            parts += [f"## {name}", markdown_table(_difference_rows(table))]
+    return "# Comparison\n\n" + "\n\n".join(parts) + "\n"
+
+
+def latex(comparison: pd.DataFrame) -> str:
+    """One tabular (package booktabs) for each class."""
+    tabulars = []
+    for name, table in _classes(comparison):
+        header, *rows = [[_latex_cell(cell) for cell in row] for row in _mean_rows(table)]
+        lines = [
+            f"% {name}",
+            rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}",
+            r"\toprule",
+            " & ".join(header) + r" \\",
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        tabulars.append("\n".join(lines))
+    return "\n\n".join(tabulars) + "\n"
+
+
+def differences_png(differences: pd.DataFrame, comparison: pd.DataFrame) -> bytes:
+    """For each method and metric the cases' sorted differences, with their mean and its 95 % interval."""
+    foreground = differences[differences["class"] == FOREGROUND]
+    intervals = comparison[comparison["class"] == FOREGROUND].set_index(["method", "metric"])
+    methods = list(foreground["method"].unique())
+    figure = Figure(figsize=(3 * len(PLOTTED), 2.6 * len(methods) + 0.4), layout="constrained")
+    axes = figure.subplots(len(methods), len(PLOTTED), squeeze=False)
+    for row, method in zip(axes, methods, strict=True):
+        for axis, metric in zip(row, PLOTTED, strict=True):
+            chosen = (foreground["method"] == method) & (foreground["metric"] == metric)
+            values = foreground.loc[chosen, "difference"].sort_values().to_numpy()
+            better = values < 0 if NAMES[metric] in LOWER_IS_BETTER else values > 0
+            axis.bar(range(len(values)), values, width=1, color=[BETTER if b else WORSE for b in better])
+            statistics = intervals.loc[(method, metric)]
+            axis.axhline(statistics["difference"], color="black", linewidth=1.2)
+            axis.axhspan(statistics["ci_low"], statistics["ci_high"], color="black", alpha=0.2, linewidth=0)
+            axis.set_title(NAMES[metric], fontsize=10)
+            axis.set_xticks([])
+        row[0].set_ylabel(method)
+    baseline = comparison["method"].iloc[0]
+    figure.suptitle(
+        f"Difference from {baseline}, one bar a case: blue is better, orange worse. Line and band: mean, 95 % interval",
+        fontsize=10,
+    )
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()
+
+
+def _classes(comparison: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The tables to show; with a single class its own would repeat the foreground's."""
+    tables = list(comparison.groupby("class", sort=False))
+    return tables[:1] if len(tables) == 2 else tables
+
+
+def _mean_rows(table: pd.DataFrame) -> list[list[str]]:
+    baseline = table["method"].iloc[0]
+    rows = [["method", *HEADINGS.values(), "runs"]]
+    for method, group in table.groupby("method", sort=False):
+        values = group.set_index("metric")
+        cells = [_mean_cell(metric, values.loc[metric], method != baseline) for metric in HEADINGS]
+        rows.append([str(method), *cells, str(values["runs"].iloc[0])])
+    return rows
+
+
+def _mean_cell(metric: str, values: pd.Series, with_delta: bool) -> str:
+    scale = _scale(metric)
+    deviation = f" ± {values['std'] * scale:.2f}" if values["runs"] > 1 else ""
+    delta = f" ({values['delta'] * scale:+.2f})" if with_delta else ""
+    return f"{values['mean'] * scale:.2f}{deviation}{delta}"
+
+
+def _difference_rows(table: pd.DataFrame) -> list[list[str]]:
+    rows = [["method", "metric", "difference", "95 % interval", "p", "cases"]]
+    for _, values in table[table["cases"].notna()].iterrows():
+        scale = _scale(values["metric"])
+        interval = f"{values['ci_low'] * scale:+.2f} … {values['ci_high'] * scale:+.2f}"
+        p = "< 0.001" if values["p"] < 0.001 else f"{values['p']:.3f}"
+        heading = HEADINGS[values["metric"]]
+        difference = f"{values['difference'] * scale:+.2f}"
+        rows.append([values["method"], heading, difference, interval, p, f"{values['cases']:.0f}"])
+    return rows
+
+
+def _scale(metric: str) -> int:
+    return 1 if NAMES[metric] in LOWER_IS_BETTER else 100
+
+
+def _latex_cell(text: str) -> str:
+    escapes = {ord(character): rf"\{character}" for character in "%_&#"}
+    symbols = {ord("±"): r"$\pm$", ord("↑"): r"$\uparrow$", ord("↓"): r"$\downarrow$"}
+    return text.translate(escapes | symbols)

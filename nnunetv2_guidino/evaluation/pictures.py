@@ -1,0 +1,100 @@
+"""A case as a picture: where reference and prediction agree, and where they do not."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.evaluation.cases import Case, read, read_pair
+from nnunetv2_guidino.evaluation.labels import LabelSet
+
+Array = npt.NDArray[Any]
+
+# colours that the colour-blind can tell apart (Okabe and Ito)
+AGREEMENT = {
+    "background": "#202020",
+    "right": "#009E73",
+    "missed": "#56B4E9",
+    "false alarm": "#D55E00",
+    "other class": "#F0E442",
+    "ignored": "#808080",
+}
+
+
+def draw_case(case: Case, reader: type, labels: LabelSet) -> bytes:
+    """The case as PNG: the agreement of the masks and, beside it, their outlines on the image if there is one.
+
+    A volume is shown by the axial slice (first array axis) with the most wrong voxels.
+    """
+    reference, prediction, spacing = read_pair(case, reader, labels)
+    agreement = agreement_map(reference, prediction, labels.ignore)
+    image = _read_image(case, reader, reference.shape) if case.image else None
+    title = ""
+    if reference.ndim == 3:
+        wrong = (agreement > 1) & (agreement < 5)
+        z = max(range(len(wrong)), key=lambda i: (wrong[i].sum(), (agreement[i] == 1).sum()))
+        agreement, image = agreement[z], image[:, z] if image is not None else None
+        title = f"slice {z + 1} of {len(wrong)}"
+    figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
+    aspect = spacing[-2] / spacing[-1]
+    if image is not None:
+        _draw_outlines(axes[0], image, agreement, aspect)
+    _draw_agreement(axes[-1], agreement, aspect)
+    axes[-1].set_title(title, fontsize=9)
+    figure.legend(handles=_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    return png.getvalue()
+
+
+def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> npt.NDArray[np.uint8]:
+    """Position in AGREEMENT of each pixel."""
+    kinds = [
+        reference == ignore if ignore is not None else np.zeros_like(reference, bool),
+        (reference == prediction) & (reference > 0),
+        (reference > 0) & (prediction == 0),
+        (reference == 0) & (prediction > 0),
+        reference != prediction,
+    ]
+    return np.select(kinds, [5, 1, 2, 3, 4], default=0).astype(np.uint8)
+
+
+def _read_image(case: Case, reader: type, shape: tuple[int, ...]) -> Array:
+    """The image (C, …) scaled to 0…1; colours only where there are three channels."""
+    assert case.image is not None
+    image, _ = read(case.image, reader, "read_images")
+    if image.shape[1:] != shape:
+        raise GuidinoError(f"{case.image} has size {image.shape[1:]}, its reference has {shape}")
+    low, high = np.percentile(image, (0.5, 99.5))
+    image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    return image if len(image) == 3 else image[:1]
+
+
+def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:
+    axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, aspect=aspect)
+    for kinds, colour in (((1, 2, 4), "white"), ((1, 3, 4), "cyan")):
+        mask = np.isin(agreement, kinds)
+        if mask.any() and not mask.all():
+            axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.5)
+    axes.set_title("reference (white), prediction (cyan)", fontsize=9)
+    axes.set_axis_off()
+
+
+def _draw_agreement(axes: Axes, agreement: Array, aspect: float) -> None:
+    colours = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in AGREEMENT.values()], np.uint8)
+    axes.imshow(colours[agreement], aspect=aspect, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _legend(agreement: Array) -> list[Patch]:
+    return [
+        Patch(color=colour, label=kind) for i, (kind, colour) in enumerate(AGREEMENT.items()) if i in agreement and i
+    ]
