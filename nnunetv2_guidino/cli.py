@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.doctor", "check the installation and say what to do about what is wrong"),
     "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
+    "guide": ("nnunetv2_guidino.guide.command", "show the guide of a trained model on images, and score it"),
 }
 
 
