@@ -92,3 +92,18 @@ def planned_trainer(
         return trainer_class(name)(plans, "2d", fold, dataset_json, torch.device("cpu"))
 
     return build
+
+
+@pytest.fixture
+def guidino(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a subcommand in this process; returns what it prints. An error of the user raises AssertionError with it."""
+
+    from nnunetv2_guidino.cli import main
+
+    def run(*arguments: object) -> str:
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        return out
+
+    return run

@@ -97,6 +97,10 @@ def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, 
     for line in ("Epoch 2", "train losses: seg ", "val losses: seg ", "Guide Dice ", "Mean Validation Dice"):
         assert line in resumed
     assert "Mean Validation Dice" in train(workspace, trainer, "--val", **OFFLINE)
+    with np.load(folder / "fold_0" / "guide_progress.npz") as recorded:
+        assert recorded["finished"].tolist() == [0, 1, 2, 3]  # before and after the kill
+    assert (folder / "fold_0" / "guide_progress.png").is_file()
+    assert "guide_progress.png could not" not in resumed
 
     section = json.loads((folder / "plans.json").read_text())["guidino"]
     assert section["encoder_source"]["folder"] == str(encoder)

@@ -39,25 +39,31 @@ class Plane(NamedTuple):
     position: int
 
 
-def planes(shape: tuple[int, ...], component: Array) -> list[Plane]:
+def planes(component: Array) -> list[Plane]:
     """The one slice of a 2D image; of a volume, along each axis the slice with most of the component."""
-    if shape[0] == 1:
+    if len(component) == 1:
         return [Plane(0, 0)]
     others = ((1, 2), (0, 2), (0, 1))
     return [Plane(axis, int(component.sum(across).argmax())) for axis, across in enumerate(others)]
 
 
 def largest_component(mask: Array) -> Array:
-    """The largest connected component; of an empty mask, all of it, so that the planes are defined."""
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return np.ones_like(mask)
+    """The largest connected component of a mask that is not empty."""
+    labels, _ = ndimage.label(mask)
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+
+
+def what_to_see(case: Case) -> Array:
+    """The largest component of the truth, else of the prediction; the guide itself where both are empty."""
+    for mask in (case.truth, case.prediction):
+        if mask is not None and mask.any():
+            return largest_component(mask)
+    return case.guide
 
 
 def draw_panel(case: Case, file: Path) -> None:
     """Write a panel: one row for a 2D image, three rows (orthogonal planes) for a volume."""
-    shown = planes(case.guide.shape, largest_component(case.prediction if case.truth is None else case.truth))
+    shown = planes(what_to_see(case))
     titles = ["image", *(["truth"] if case.truth is not None else []), "guide", "prediction"]
     figure = Figure(figsize=(3 * len(titles) + 0.6, 3 * len(shown) + 0.8), layout="constrained")
     grid = figure.subplots(len(shown), len(titles), squeeze=False)
@@ -68,7 +74,9 @@ def draw_panel(case: Case, file: Path) -> None:
             axes[0].set_title(f"{'zyx'[plane.axis]} = {plane.position}", loc="left", fontsize=10)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
-    figure.colorbar(ScalarMappable(Normalize(0, 1), GUIDE_COLOURS), ax=grid, shrink=0.9, pad=0.01)
+    figure.colorbar(
+        ScalarMappable(Normalize(0, 1), GUIDE_COLOURS), ax=grid, shrink=0.9, pad=0.01, aspect=25 * len(shown)
+    )
     figure.suptitle(case.title)
     figure.savefig(file, dpi=100)
 

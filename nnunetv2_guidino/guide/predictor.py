@@ -116,6 +116,9 @@ class GuidePredictor:
             )
         except Exception as error:  # each reader's library has its own
             raise GuidinoError(f"{image_files[0]} cannot be preprocessed: {error or type(error).__name__}") from error
+        expected = len(self.configuration_manager.normalization_schemes)
+        if len(data) != expected:
+            raise GuidinoError(f"{image_files[0]} has {len(data)} channels, the model was trained on {expected}")
         logits = self.predictor.predict_logits_from_preprocessed_data(torch.as_tensor(data))
         to_image = partial(
             convert_predicted_logits_to_segmentation_with_correct_shape,
