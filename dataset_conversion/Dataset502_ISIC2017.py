@@ -14,7 +14,8 @@ if __name__ == "__main__" and not __package__:  # run as a script: the clone nee
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nnunetv2_guidino.dataset_conversion import conversion
-from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, SourceFile, Split
+from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Split
+from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
 
 PART = r"ISIC-2017_(?P<part>Training|Validation|Test_v2)"
 

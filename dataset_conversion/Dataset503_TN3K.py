@@ -15,7 +15,8 @@ if __name__ == "__main__" and not __package__:  # run as a script: the clone nee
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nnunetv2_guidino.dataset_conversion import conversion
-from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Fold, SourceFile, Split
+from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Fold, Split
+from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
 
 TN3K = Dataset(
     id=503,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import multiprocessing
 import os
@@ -19,7 +18,6 @@ import signal
 import sys
 import threading
 import unicodedata
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,44 +25,33 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 from tqdm import tqdm
 
 from nnunetv2_guidino import __version__
+from nnunetv2_guidino.dataset_conversion.image_files import (
+    SourceFile,
+    decode,
+    is_grey,
+    list_files,
+    on_black,
+    read_image,
+    read_mask,
+)
 from nnunetv2_guidino.errors import GuidinoError
 
 IMAGE_SUFFIX = r"(?i:\.(?:png|jpe?g|bmp|tiff?|gif))"
 IMAGES = rf"images/(?P<stem>[^/]+){IMAGE_SUFFIX}"
 MASKS = rf"masks/(?P<stem>[^/]+){IMAGE_SUFFIX}"
 SPLIT_HELP = "published lists: train.txt, val.txt, test.txt with a case per line, or one json with these keys"
-MAX_DEPTH = 3  # folders below SRC: SRC may be the parent of what a zip unpacked into a folder of its own
 Fold = dict[str, list[str]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file below a folder or inside a zip. It holds no handle, so that it can be sent to another process."""
-
-    root: Path
-    name: str  # below root, with forward slashes
-
-    def __str__(self) -> str:
-        return f"{self.root}/{self.name}"
-
-    @property
-    def path(self) -> str:
-        """What the layouts are matched with: `name`, led by that of the folder or zip itself."""
-        return f"{self.root.name.removesuffix('.zip')}/{self.name}"
-
-    def read(self) -> bytes:
-        return (self.root / self.name).read_bytes() if self.root.is_dir() else _archive(self.root).read(self.name)
 
 
 @dataclass(frozen=True)
@@ -126,40 +113,6 @@ class Split:
 # ---------------------------------------------------------------------------------------------- finding the pairs
 
 
-@lru_cache(maxsize=8)
-def _archive(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
-
-
-def list_files(sources: Iterable[Path]) -> list[SourceFile]:
-    """All files of the folders (to a depth of MAX_DEPTH) and zips. Hidden ones and macOS's shadow files are left out.
-
-    Raises GuidinoError for what is neither folder nor zip, and for a zip with a member outside of itself.
-    """
-    files = []
-    for source in (source.absolute() for source in sources):
-        if source.is_dir():
-            names = list(_walk(source))
-        elif zipfile.is_zipfile(source):
-            names = [member.filename for member in _archive(source).infolist() if not member.is_dir()]
-            for name in names:
-                if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
-                    raise GuidinoError(f"{source}: holds {name!r}, a path that leaves the archive: refused")
-        else:
-            raise GuidinoError(f"{source}: expected a folder or a zip file")
-        shown = (name for name in sorted(names) if not re.search(r"(^|/)(\.|__MACOSX/)", name))
-        files += [SourceFile(source, name) for name in shown]
-    return files
-
-
-def _walk(root: Path) -> Iterator[str]:
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        below = Path(folder).relative_to(root)
-        if len(below.parts) >= MAX_DEPTH:
-            subfolders.clear()
-        yield from ((below / name).as_posix() for name in names)
-
-
 def find_cases(dataset: Dataset, files: Iterable[SourceFile]) -> Found:
     """Pair images with masks by their stems. A file without its counterpart is a problem."""
     found = Found()
@@ -175,9 +128,8 @@ def find_cases(dataset: Dataset, files: Iterable[SourceFile]) -> Found:
                 kind[key] = file
                 break
         else:
-            (found.split_files if re.search(f"(?:^|/){dataset.split_files}$", file.path) else found.ignored).append(
-                file
-            )
+            for_split = re.search(f"(?:^|/){dataset.split_files}$", file.path)
+            (found.split_files if for_split else found.ignored).append(file)
 
     for key in sorted(images.keys() | masks.keys()):
         part, stem = key
@@ -191,105 +143,6 @@ def find_cases(dataset: Dataset, files: Iterable[SourceFile]) -> Found:
     if not images and not masks:
         found.problems.append(f"no images found; expected {dataset.layout} in SRC, its subfolders or the zip")
     return found
-
-
-# ------------------------------------------------------------------------------------------------- reading a pair
-
-
-def _decode(file: SourceFile) -> Image.Image:
-    """The picture, complete, upright and without transparency. Raises ValueError or OSError."""
-    data = file.read()
-    if not data:
-        raise ValueError("is empty")
-    try:
-        image = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise ValueError("is no image, or a damaged one") from None
-    if image.format in ("TIFF", "GIF") and getattr(image, "n_frames", 1) > 1:
-        raise ValueError("holds several pictures, expected one")
-    # Pillow reads 16-bit colours as 8-bit ones: what the file holds is seen in its tiles only
-    raw_mode = image.tile[0].args if image.tile else ""
-    raw_mode = str(raw_mode[0] if isinstance(raw_mode, tuple) else raw_mode)
-    if image.mode.startswith(("I", "F")) or (";16" in raw_mode and image.format != "BMP"):
-        raise ValueError("has more than 8 bits per channel; window it to 8 bits first, as its meaning demands")
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _on_black(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA")).convert("RGB")
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode in ("1", "L"):
-        return True
-    red, green, blue = image.convert("RGB").split()
-    return red.tobytes() == green.tobytes() == blue.tobytes()
-
-
-def read_image(file: SourceFile, mode: str) -> Image.Image:
-    """The image as "L" or "RGB", 8 bits per channel. Transparent pixels become black."""
-    image = _on_black(_decode(file)).convert(mode)
-    image.info.clear()  # no colour profile and no patient's or camera's data into the data set
-    return image
-
-
-def read_mask(file: SourceFile, values: tuple[int, ...] | None) -> tuple[np.ndarray, int]:
-    """Labels (height, width), uint8, and the mask's range, which is its highest level.
-
-    Without `values` the levels 0…range are cut at half of the range: 0/1, 0/255, the two colours of a palette, and
-    JPEG's noise around them. With `values`, label i + 1 is where the mask is values[i]; a palette's values are its
-    indices.
-
-    Raises ValueError for a third plateau, or for a value that is not named.
-    """
-    image = _decode(file)
-    if values is None:
-        levels = np.asarray(_on_black(image).convert("L"))
-        top = int(levels.max())
-        _refuse_third_plateau(levels, top)
-        return (levels > top / 2).astype(np.uint8), top
-    if image.mode not in ("1", "L", "P"):
-        image = _on_black(image)
-        if not _is_grey(image):
-            raise ValueError("is a coloured label map; expected grey values or a palette")
-        image = image.convert("L")
-    levels = np.asarray(image).astype(np.uint8)
-    table = np.full(256, 255, np.uint8)
-    table[[0, *values]] = range(len(values) + 1)
-    labels = table[levels]
-    if unnamed := np.unique(levels[labels == 255]).tolist():
-        raise ValueError(f"holds the values {unnamed}, which --labels does not name")
-    return labels, int(levels.max())
-
-
-def _refuse_third_plateau(levels: np.ndarray, top: int) -> None:
-    """Raise ValueError if the mask holds a flat area between background and foreground.
-
-    JPEG and resizing also make levels between the two, but only near the ends of the range or on a slope: a 5 × 5
-    window in the middle of the range that is flat to a 16th of it is neither. Label maps without noise are known by
-    their few levels, each with an area of its own, wherever in the range they lie.
-    """
-    counts = np.bincount(levels.ravel(), minlength=256)
-    plateaus = np.flatnonzero(counts > levels.size / 100)
-    if len(plateaus) <= 2 or np.count_nonzero(counts) > 8:
-        low, high = top / 8, top * 7 / 8
-        if counts[int(np.ceil(low)) : int(high) + 1].sum() < 25:
-            return
-        image = Image.fromarray(levels)
-        minimum = np.asarray(image.filter(ImageFilter.MinFilter(5)))
-        maximum = np.asarray(image.filter(ImageFilter.MaxFilter(5)))
-        flat = (minimum >= low) & (maximum <= high) & (maximum - minimum <= top // 16)
-        if not flat.any():
-            return
-        plateaus = np.array([0, int(np.median(levels[flat])), top])
-    raise ValueError(
-        f"is no two-level mask: it has areas at the levels {', '.join(map(str, plateaus))}. Is it a mask of several "
-        "classes? `guidino convert folder --labels name=value,…` takes those"
-    )
 
 
 # --------------------------------------------------------------------------------------- work on one case, in a worker
@@ -308,7 +161,7 @@ def inspect(case: Case, dataset: Dataset) -> Inspection:
     problems = []
     image, labels, mask_range = None, None, 0
     try:
-        image = _on_black(_decode(case.image))
+        image = on_black(decode(case.image))
     except Exception as error:  # each of Pillow's decoders has its own way to fail on a damaged file
         problems.append(f"{case.image}: {error}")
     try:
@@ -320,7 +173,7 @@ def inspect(case: Case, dataset: Dataset) -> Inspection:
     if image.size != labels.shape[::-1]:
         sizes = "image {}×{}, mask {}×{}".format(*image.size, *labels.shape[::-1])
         problems.append(f"{case.image}: image and mask differ in size ({sizes}; width × height, upright after EXIF)")
-    return Inspection(problems, dataset.may_be_grey and _is_grey(image), mask_range, not labels.any())
+    return Inspection(problems, dataset.may_be_grey and is_grey(image), mask_range, not labels.any())
 
 
 def write_case(
