@@ -16,17 +16,16 @@ SETS = {
 }
 
 
-def plan_and_preprocess(dataset_id: int) -> None:
+def plan_and_preprocess(*dataset_ids: int) -> None:
     options = ["-c", "2d", "-npfp", "1", "-np", "1", "--verify_dataset_integrity"]
-    subprocess.run(["nnUNetv2_plan_and_preprocess", "-d", str(dataset_id), *options], check=True)
+    subprocess.run(["nnUNetv2_plan_and_preprocess", "-d", *map(str, dataset_ids), *options], check=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SETS)
-def test_real_data(name: str, real_data: Path, nnunet: Path) -> None:
-    converter, dataset_id, options = SETS[name]
-    assert convert(converter, real_data / name, "-d", dataset_id, *options) == 0
-    plan_and_preprocess(dataset_id)
+def test_real_data(real_data: Path, nnunet: Path) -> None:
+    for name, (converter, dataset_id, options) in SETS.items():
+        assert convert(converter, real_data / name, "-d", dataset_id, *options) == 0
+    plan_and_preprocess(*(dataset_id for _, dataset_id, _ in SETS.values()))
 
 
 @pytest.mark.slow
