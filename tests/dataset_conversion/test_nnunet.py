@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ SETS = {
 
 def plan_and_preprocess(*dataset_ids: int) -> None:
     options = ["-c", "2d", "-npfp", "1", "-np", "1", "--verify_dataset_integrity"]
-    subprocess.run(["nnUNetv2_plan_and_preprocess", "-d", *map(str, dataset_ids), *options], check=True)
+    command = Path(sys.executable).with_name("nnUNetv2_plan_and_preprocess")
+    subprocess.run([command, "-d", *map(str, dataset_ids), *options], check=True)
 
 
 @pytest.mark.slow
