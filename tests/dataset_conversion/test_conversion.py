@@ -274,7 +274,12 @@ def test_kill_in_the_middle(kill: signal.Signals, tmp_path: Path, nnunet: Path) 
         (source / "images" / f"b{i}.jpg").hardlink_to(source / "images" / "a.jpg")
         (source / "masks" / f"b{i}.png").hardlink_to(source / "masks" / "a.png")
     command = [sys.executable, "-m", "nnunetv2_guidino.cli", "convert", "folder", str(source), "-np", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.DEVNULL,
+        # a shell that runs the tests in the background has them, and so this process, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 300  # reached on failure only
     while not list(nnunet.glob(".*/imagesTr/*.png")):
         assert process.poll() is None, "the conversion ended before it could be killed"
