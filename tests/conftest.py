@@ -13,14 +13,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Callable[[str], Path]:
-    """Folder of a real data set, by name; skips where it is absent, since none may be shipped."""
-    root = Path(os.environ.get("GUIDINO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+def real_data_root() -> Path:
+    """Where real data sets may lie; none is shipped."""
+    return Path(os.environ.get("GUIDINO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data(real_data_root: Path) -> Callable[[str], Path]:
+    """Folder of a real data set, by name; skips where it is absent."""
 
     def folder(name: str) -> Path:
-        if not (root / name).is_dir():
-            pytest.skip(f"no {name} in {root}; set GUIDINO_TEST_DATA to a folder that has it")
-        return root / name
+        if not (real_data_root / name).is_dir():
+            pytest.skip(f"no {name} in {real_data_root}; set GUIDINO_TEST_DATA to a folder that has it")
+        return real_data_root / name
 
     return folder
 

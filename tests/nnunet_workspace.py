@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nnunetv2_guidino.demo.dataset import Case
+
 DATASET = "Dataset901_Small"
 TINY_PLANS = "nnUNetPlansTiny"
 
@@ -54,11 +56,11 @@ class Workspace:
         return self.results / DATASET / f"{trainer}__{plans}__{configuration}"
 
 
-def write_dataset(folder: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]], validation: int) -> None:
+def write_dataset(folder: Path, cases: list[Case], validation: int) -> None:
     """An nnU-Net data set of RGB images and masks, the last `validation` cases in fold 0's validation."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
-    for case, (image, mask) in cases.items():
+    for case, image, mask in cases:
         Image.fromarray(image).save(folder / "imagesTr" / f"{case}_0000.png")
         Image.fromarray(mask.astype(np.uint8)).save(folder / "labelsTr" / f"{case}.png")
     description = {
@@ -68,7 +70,7 @@ def write_dataset(folder: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]],
         "file_ending": ".png",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    names = list(cases)
+    names = [case.name for case in cases]
     (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-validation], "val": names[-validation:]}]))
 
 

@@ -14,6 +14,8 @@ import torch
 from nnunet_workspace import DATASET, TINY_PLANS, Workspace, write_dataset, write_tiny_plans
 from PIL import Image
 
+from nnunetv2_guidino.demo.dataset import Case, phantom_cases
+
 pytestmark = pytest.mark.slow
 
 SIZE = 64
@@ -26,22 +28,27 @@ OFFLINE = {
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, real_data) -> Workspace:
-    """Twelve small real colonoscopy images, preprocessed."""
+def workspace(tmp_path_factory, real_data_root) -> Workspace:
+    """Twelve small images, preprocessed: colonoscopies where they are at hand, else the demo's phantoms."""
     workspace = Workspace(tmp_path_factory.mktemp("nnunet"))
-    source = real_data("kvasir-seg-352")
-    split = json.loads((source / "split.json").read_text())
-    cases = {}
-    for name in [*split["train"][:8], *split["val"][:4]]:
-        stem = Path(name).stem
-        image = Image.open(next((source / "images").glob(f"{stem}.*"))).convert("RGB").resize((SIZE, SIZE))
-        mask = Image.open(next((source / "masks").glob(f"{stem}.*"))).convert("L").resize((SIZE, SIZE))
-        cases[stem] = np.asarray(image), np.asarray(mask) > 127
+    source = real_data_root / "kvasir-seg-352"
+    cases = kvasir_cases(source) if source.is_dir() else phantom_cases("train", 12, seed=0)
     write_dataset(workspace.raw / DATASET, cases, validation=4)
     workspace.run("nnUNetv2_plan_and_preprocess", "-d", 901, "-c", "2d", "--verify_dataset_integrity")
     write_tiny_plans(workspace)
     shutil.copy(workspace.raw / DATASET / "splits_final.json", workspace.preprocessed / DATASET)
     return workspace
+
+
+def kvasir_cases(source: Path) -> list[Case]:
+    split = json.loads((source / "split.json").read_text())
+    cases = []
+    for name in [*split["train"][:8], *split["val"][:4]]:
+        stem = Path(name).stem
+        image = Image.open(next((source / "images").glob(f"{stem}.*"))).convert("RGB").resize((SIZE, SIZE))
+        mask = Image.open(next((source / "masks").glob(f"{stem}.*"))).convert("L").resize((SIZE, SIZE))
+        cases.append(Case(stem, np.asarray(image), np.asarray(mask) > 127))
+    return cases
 
 
 @pytest.fixture(params=["dinov3", "dinov2-small"])

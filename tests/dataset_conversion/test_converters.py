@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -174,9 +175,11 @@ def test_tn3k_folds_that_do_not_fit(tmp_path: Path, nnunet: Path, capsys: pytest
 
 
 @pytest.mark.slow
-def test_tn3k_official_folds(real_data: Path, tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tn3k_official_folds(
+    real_data: Callable[[str], Path], tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = make_tn3k(tmp_path / "tn3k", [f"{i:04}" for i in range(2879)], [f"{i:04}" for i in range(614)])
-    for file in (real_data / "tn3k-parts").glob("*.json"):
+    for file in real_data("tn3k-parts").glob("*.json"):
         shutil.copy(file, source)
     assert convert("tn3k", source, "-np", "2") == 0
     assert "warning" not in capsys.readouterr().err

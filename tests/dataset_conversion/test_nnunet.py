@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ def plan_and_preprocess(*dataset_ids: int) -> None:
 
 
 @pytest.mark.slow
-def test_real_data(real_data: Path, nnunet: Path) -> None:
+def test_real_data(real_data: Callable[[str], Path], nnunet: Path) -> None:
     for name, (converter, dataset_id, options) in SETS.items():
-        assert convert(converter, real_data / name, "-d", dataset_id, *options) == 0
+        assert convert(converter, real_data(name), "-d", dataset_id, *options) == 0
     plan_and_preprocess(*(dataset_id for _, dataset_id, _ in SETS.values()))
 
 
