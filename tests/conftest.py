@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from nnunet_workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -60,6 +63,25 @@ def dinov2_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "dinov2-small"
     export_dinov2(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, real_data_root: Path) -> Workspace:
+    """nnU-Net's folders with twelve small images, preprocessed; the last four validate fold 0."""
+    from nnunet_workspace import prepared_workspace, small_cases
+
+    return prepared_workspace(tmp_path_factory.mktemp("nnunet"), small_cases(real_data_root), validation=4)
+
+
+@pytest.fixture(scope="session")
+def trained_models(workspace: Workspace, tiny_encoder: Callable[[str], Path]) -> dict[str, Path]:
+    """Model folders of a plain and a guided network, trained for a moment on fold 0."""
+    folders = {}
+    for name, kind in (("plain", "Baseline"), ("guided", "")):
+        trainer = f"nnUNetTrainerGuiDINO{kind}_1epochs_5iterations_seed0"
+        workspace.train(trainer, GUIDINO_ENCODER=str(tiny_encoder("dinov3")))
+        folders[name] = workspace.model_folder(trainer)
+    return folders
 
 
 @pytest.fixture
