@@ -15,6 +15,7 @@ from nnunetv2_guidino import __version__
 from nnunetv2_guidino.errors import GuidinoError
 
 SUBCOMMANDS = {
+    "convert": ("nnunetv2_guidino.convert", "convert a data set as published to nnU-Net's raw format"),
     "demo": ("nnunetv2_guidino.demo.command", "train and compare a plain and a guided nnU-Net on generated images"),
     "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.doctor", "check the installation and say what to do about what is wrong"),

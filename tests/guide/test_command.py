@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from nnunet_workspace import DATASET
 from PIL import Image
 
 from nnunetv2_guidino.guide.command import guide_scores
@@ -121,3 +122,13 @@ def test_the_ignore_label_is_left_out(folders, model_folder, guidino):
     Image.fromarray(truth).save(folders / "references" / "c.png")
     options = ("-m", model, "-i", folders / "images", "-o", folders / "out", "-device", "cpu")
     assert "2 of 3 |" in guidino("guide", *options, "-gt", folders / "references")
+
+
+@pytest.mark.slow
+def test_trained_models(workspace, trained_models, guidino, tmp_path):
+    raw = workspace.raw / DATASET
+    options = ("-i", raw / "imagesTr", "-gt", raw / "labelsTr", "-o", tmp_path, "-device", "cpu")
+    guidino("guide", "-m", trained_models["guided"], *options)
+    assert len(list(tmp_path.glob("panels/*.png"))) == len(list((raw / "imagesTr").iterdir()))
+    with pytest.raises(AssertionError, match="which has no guide"):
+        guidino("guide", "-m", trained_models["plain"], *options)
