@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "demo": ("nnunetv2_guidino.demo.command", "train and compare a plain and a guided nnU-Net on generated images"),
     "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.doctor", "check the installation and say what to do about what is wrong"),
+    "encoder": ("nnunetv2_guidino.encoders.command", "list, fetch, check and probe encoders; export LoRA adapters"),
     "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_type_hints
 
 from nnunetv2_guidino.errors import GuidinoError
@@ -22,6 +22,34 @@ READOUTS = ("logistic", "affine")
 def default_encoder() -> str:
     """The encoder where the plans name none: GUIDINO_ENCODER, else the paper's DINOv3 ViT-S."""
     return os.environ.get(ENCODER_VARIABLE) or DEFAULT_ENCODER
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adaptation of the token encoder (arXiv 2106.09685), with the values of the GuiDINO paper's code.
+
+    Args:
+        rank: Rank r of the update of each weight matrix.
+        alpha: The update is scaled by alpha / rank.
+        dropout: Probability of dropping an input of the adapters, in training only.
+        learning_rate: Of the adapters (section 4.2 of the GuiDINO paper); the rest of the network has its own.
+
+    Raises:
+        GuidinoError: For a value of the wrong type or out of range, naming the key.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.05
+    learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, expected in get_type_hints(LoRA).items():
+            _check_type(f"lora.{name}", getattr(self, name), expected)
+        _check(self.rank >= 1, "lora.rank", self.rank, "at least 1")
+        for name in ("alpha", "learning_rate"):
+            _check(0 < getattr(self, name) < float("inf"), f"lora.{name}", getattr(self, name), "a positive number")
+        _check(0 <= self.dropout < 1, "lora.dropout", self.dropout, "a probability below 1")
 
 
 @dataclass(frozen=True)
@@ -42,7 +70,7 @@ class GuideConfig:
             GuiDINO-U) or "input" (GuiDINO-W).
         lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
         lambda_boundary: Weight of the boundary hinge loss (equation 3); 0 switches it off.
-        lora: None: the encoder is frozen.
+        lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
         encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
@@ -60,7 +88,7 @@ class GuideConfig:
     gate: str = "skips"
     lambda_guide: float = 1.0
     lambda_boundary: float = 0.1
-    lora: None = None
+    lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
     encoder_source: dict[str, Any] | None = None
 
@@ -88,19 +116,25 @@ class GuideConfig:
         Raises:
             GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
         """
-        section = plans.get(PLANS_KEY, {})
-        if not isinstance(section, Mapping):
-            raise GuidinoError(f'plans: "{PLANS_KEY}" must be an object of settings, not {section!r}')
-        valid = [f.name for f in fields(cls)]
-        for key in section:
-            if key not in valid:
-                nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
-                raise GuidinoError(f"{PLANS_KEY}.{key} in the plans is unknown; did you mean {nearest}?")
+        section = _known_settings(cls, plans.get(PLANS_KEY, {}), PLANS_KEY)
+        if isinstance(section.get("lora"), Mapping):
+            section["lora"] = LoRA(**_known_settings(LoRA, section["lora"], f"{PLANS_KEY}.lora"))
         return cls(**section)
 
     def to_plans(self) -> dict[str, Any]:
         """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
         return asdict(self)
+
+
+def _known_settings(cls: type, section: object, where: str) -> dict[str, Any]:
+    if not isinstance(section, Mapping):
+        raise GuidinoError(f'plans: "{where}" must be an object of settings, not {section!r}')
+    valid = list(get_type_hints(cls))
+    for key in section:
+        if key not in valid:
+            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
+            raise GuidinoError(f"{where}.{key} in the plans is unknown; did you mean {nearest}?")
+    return dict(section)
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
-from nnunetv2_guidino.config import ENCODER_VARIABLE
+from nnunetv2_guidino.config import ENCODER_VARIABLE, LoRA
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lora import add_adapters, dropouts, linear_layers, merge_adapters
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -153,7 +154,7 @@ def read_encoder_config(folder: Path, layer: int | None) -> dict[str, Any]:
         architecture["model_args"] = {**(architecture.get("model_args") or {}), "dynamic_img_size": True}
     try:
         with torch.device("meta"):  # no weights are allocated
-            vit = _build_vit(architecture)
+            vit = build_vit(architecture)
         depth = len(_blocks(vit))
         _patch_size(vit)
     except Exception as error:  # transformers' and timm's architectures fail each in its own way
@@ -170,7 +171,8 @@ def _not_a_vit(folder: Path, reason: object) -> str:
     )
 
 
-def _build_vit(architecture: dict[str, Any]) -> Any:
+def build_vit(architecture: dict[str, Any]) -> Any:
+    """The transformer of read_encoder_config's architecture, with random weights in float32."""
     return AutoModel.from_config(AutoConfig.for_model(**architecture), dtype=torch.float32)
 
 
@@ -217,7 +219,7 @@ class TokenEncoder(nn.Module):
     enlarged until its shorter side has `min_input_size` pixels, then resized to the nearest multiples of the patch.
 
     The transformer is frozen: no gradients, and evaluation mode whatever `.train()` says (DINOv3 rescales its position
-    embedding at random in training mode).
+    embedding at random in training mode). LoRA's adapters alone get gradients, and their dropout follows `.train()`.
 
     Args:
         architecture: As read_encoder_config returns it. The weights are random until `load_pretrained` or
@@ -225,6 +227,8 @@ class TokenEncoder(nn.Module):
         layer: The block whose tokens are used, from 1; None is the last. Later blocks are not built.
         normalization_schemes: nnU-Net's, one per image channel.
         min_input_size: Pixels of the shorter side.
+        lora: Adapters on the transformer's linear layers; None for none.
+        merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
 
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
@@ -240,17 +244,27 @@ class TokenEncoder(nn.Module):
         layer: int | None,
         normalization_schemes: Sequence[str],
         min_input_size: int,
+        lora: LoRA | None = None,
+        merge_lora: bool = False,
     ):
         super().__init__()
         self.architecture = architecture
         self.layer = layer
         self.min_input_size = min_input_size
         self.image_channels = len(normalization_schemes)
-        self.vit = _build_vit(architecture).requires_grad_(False).eval()
+        self.vit = build_vit(architecture).requires_grad_(False).eval()
+        blocks = _blocks(self.vit)
         if layer is not None:
-            del _blocks(self.vit)[layer:]
+            del blocks[layer:]
         self.patch_size = _patch_size(self.vit)
         self._options = _forward_options(self.vit)
+        self.lora = lora
+        self.has_adapters = lora is not None and not merge_lora
+        if lora is not None and not merge_lora:
+            self._adapted = linear_layers(blocks, self.vit)
+            add_adapters(self.vit, lora, self._adapted)
+        elif lora is not None:
+            self.register_load_state_dict_pre_hook(_merge_before_loading)  # type: ignore[no-untyped-call]
         self.channels: int = (
             self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else (self.vit.config.hidden_size)
         )
@@ -271,6 +285,9 @@ class TokenEncoder(nn.Module):
     def train(self, mode: bool = True) -> TokenEncoder:
         super().train(mode)
         self.vit.eval()
+        if self.has_adapters:
+            for dropout in dropouts(self.vit):
+                dropout.train(mode)
         return self
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
@@ -282,7 +299,7 @@ class TokenEncoder(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         # The learned convolution lies before the transformer, so its gradient has to pass through.
-        with torch.no_grad() if self.to_rgb is None else nullcontext():
+        with nullcontext() if self.to_rgb is not None or self.has_adapters else torch.no_grad():
             image = patch[:, : self.image_channels]
             if self.image_channels == 1:
                 image = image.expand(-1, 3, -1, -1)
@@ -329,11 +346,18 @@ class TokenEncoder(nn.Module):
         parameters = sum(p.numel() for p in pretrained.parameters())
         if self.layer is not None:
             del _blocks(pretrained)[self.layer :]
+        if self.lora is not None and self.has_adapters:
+            add_adapters(pretrained, self.lora, self._adapted)  # zero, as in self.vit
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         licence, licence_url = _licence(folder, pretrained.config.model_type)
         return EncoderSource(name, str(folder.resolve()), parameters, _sha256(folder), licence, licence_url)
+
+
+def _merge_before_loading(module: TokenEncoder, state: dict[str, Tensor], *_: object) -> None:
+    assert module.lora is not None
+    merge_adapters(state, module.lora)
 
 
 def _grey_statistics(channels: int) -> tuple[list[float], list[float]]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig
+from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -20,7 +20,9 @@ def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
 
 
 def test_plans_round_trip_through_json(monkeypatch):
-    config = GuideConfig(layer=11, gate="input", encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"})
+    config = GuideConfig(
+        layer=11, gate="input", lora=LoRA(rank=4), encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"}
+    )
     section = json.loads(json.dumps(config.to_plans()))
     monkeypatch.setenv("GUIDINO_ENCODER", "/somewhere/else")
     assert GuideConfig.from_plans({"guidino": section}) == config
@@ -44,7 +46,13 @@ def test_plans_round_trip_through_json(monkeypatch):
         ({"encoder": ""}, "guidino.encoder is ''"),
         ({"encoder": None}, "guidino.encoder is None, of type NoneType; expected str"),
         ({"similarity": "dot", "readout": "affine"}, "affine.*needs similarity"),
-        ({"lora": 8}, "guidino.lora is 8"),
+        ({"lora": 8}, "guidino.lora is 8, of type int; expected LoRA or null"),
+        ({"lora": {"ranks": 8}}, "guidino.lora.ranks in the plans is unknown; did you mean rank"),
+        ({"lora": {"rank": 0}}, "guidino.lora.rank is 0; expected at least 1"),
+        ({"lora": {"rank": 2.0}}, "guidino.lora.rank is 2.0, of type float; expected int"),
+        ({"lora": {"alpha": 0}}, "guidino.lora.alpha is 0; expected a positive number"),
+        ({"lora": {"dropout": 1}}, "guidino.lora.dropout is 1; expected a probability below 1"),
+        ({"lora": {"learning_rate": "5e-4"}}, "guidino.lora.learning_rate is '5e-4', of type str"),
         ([], "must be an object"),
     ],
 )
