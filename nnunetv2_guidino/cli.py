@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.doctor", "check the installation and say what to do about what is wrong"),
     "encoder": ("nnunetv2_guidino.encoders.command", "list, fetch, check and probe encoders; export LoRA adapters"),
+    "plan": ("nnunetv2_guidino.plan_command", "derive plans for an experiment with the guide, or show a guide"),
     "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
 }
 

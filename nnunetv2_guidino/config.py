@@ -59,8 +59,8 @@ class GuideConfig:
     Args:
         encoder: Pretrained token encoder: a name on the Hugging Face hub or a local folder. Default: the environment
             variable GUIDINO_ENCODER, else DINOv3 ViT-S.
-        layer: Transformer block whose tokens are used, counted from 1; None is the last. Whatever the block, the tokens
-            pass through the encoder's final norm.
+        layer: Transformer block whose tokens are used, counted from 1; None is the last. The tokens of several, in
+            ascending order, are concatenated. Whatever the block, they pass through the encoder's final norm.
         min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
             16 tokens of DINOv3, as in the paper).
         prototypes: Size K of the TokenBook.
@@ -80,7 +80,7 @@ class GuideConfig:
     """
 
     encoder: str = field(default_factory=default_encoder)
-    layer: int | None = None
+    layer: int | list[int] | None = None
     min_input_size: int = 256
     prototypes: int = 256
     similarity: str = "cosine"
@@ -96,7 +96,7 @@ class GuideConfig:
         for name, expected in get_type_hints(GuideConfig).items():
             _check_type(name, getattr(self, name), expected)
         _check(bool(self.encoder), "encoder", self.encoder, "a name on the hub or a folder")
-        _check(self.layer is None or self.layer >= 1, "layer", self.layer, "null (the last) or at least 1")
+        _check(_is_layer(self.layer), "layer", self.layer, "null (the last), at least 1, or an ascending list of such")
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
         for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("gate", GATES)):
@@ -124,6 +124,14 @@ class GuideConfig:
     def to_plans(self) -> dict[str, Any]:
         """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
         return asdict(self)
+
+
+def _is_layer(layer: int | list[int] | None) -> bool:
+    if layer is None:
+        return True
+    layers = layer if isinstance(layer, list) else [layer]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in layers)
+    return whole and bool(layers) and layers[0] >= 1 and layers == sorted(set(layers))
 
 
 def _known_settings(cls: type, section: object, where: str) -> dict[str, Any]:

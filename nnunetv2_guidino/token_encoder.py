@@ -42,6 +42,7 @@ _NOT_ARCHITECTURE = {
 }  # fmt: skip
 # Parameters that a checkpoint may lack because a forward pass never uses them.
 _UNUSED_PARAMETERS = ("mask_token", "pooler")
+Layer = int | list[int] | None  # GuideConfig.layer
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
 
@@ -139,7 +140,7 @@ def _checked(folder: Path, encoder: str) -> Path:
     return folder
 
 
-def read_encoder_config(folder: Path, layer: int | None) -> dict[str, Any]:
+def read_encoder_config(folder: Path, layer: Layer) -> dict[str, Any]:
     """The architecture in a folder's config.json as plain JSON, enough to rebuild the encoder without that folder.
 
     Raises:
@@ -159,8 +160,13 @@ def read_encoder_config(folder: Path, layer: int | None) -> dict[str, Any]:
         _patch_size(vit)
     except Exception as error:  # transformers' and timm's architectures fail each in its own way
         raise GuidinoError(_not_a_vit(folder, error)) from error
-    if layer is not None and layer > depth:
+    layers = _layer_numbers(layer, depth)
+    if layers[-1] > depth:
         raise GuidinoError(f"guidino.layer is {layer}, but encoder {folder} has {depth} blocks")
+    if len(layers) > 1 and _final_norm(vit) is None:
+        raise GuidinoError(
+            f"guidino.layer is {layer}, but no final norm is known of {type(vit).__name__}; give one layer"
+        )
     return architecture
 
 
@@ -181,6 +187,18 @@ def _blocks(vit: Any) -> nn.ModuleList | nn.Sequential:
         return vit.timm_model.blocks
     depth = vit.config.num_hidden_layers
     return next(m for m in vit.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+
+
+def _layer_numbers(layer: Layer, depth: int) -> list[int]:
+    if isinstance(layer, list):
+        return layer
+    return [depth if layer is None else layer]
+
+
+def _final_norm(vit: Any) -> Any:
+    if hasattr(vit, "timm_model"):
+        return vit.timm_model.norm
+    return getattr(vit, "norm", None) or getattr(vit, "layernorm", None)
 
 
 def _patch_size(vit: Any) -> int:
@@ -224,7 +242,8 @@ class TokenEncoder(nn.Module):
     Args:
         architecture: As read_encoder_config returns it. The weights are random until `load_pretrained` or
             `load_state_dict`.
-        layer: The block whose tokens are used, from 1; None is the last. Later blocks are not built.
+        layer: The block whose tokens are used, from 1; None is the last; several are concatenated. Later blocks are not
+            built.
         normalization_schemes: nnU-Net's, one per image channel.
         min_input_size: Pixels of the shorter side.
         lora: Adapters on the transformer's linear layers; None for none.
@@ -241,7 +260,7 @@ class TokenEncoder(nn.Module):
     def __init__(
         self,
         architecture: dict[str, Any],
-        layer: int | None,
+        layer: Layer,
         normalization_schemes: Sequence[str],
         min_input_size: int,
         lora: LoRA | None = None,
@@ -249,13 +268,15 @@ class TokenEncoder(nn.Module):
     ):
         super().__init__()
         self.architecture = architecture
-        self.layer = layer
         self.min_input_size = min_input_size
         self.image_channels = len(normalization_schemes)
         self.vit = build_vit(architecture).requires_grad_(False).eval()
         blocks = _blocks(self.vit)
-        if layer is not None:
-            del blocks[layer:]
+        *hidden, self.last_layer = _layer_numbers(layer, len(blocks))
+        del blocks[self.last_layer :]
+        self._hidden_tokens: list[Tensor] = []
+        for number in hidden:
+            blocks[number - 1].register_forward_hook(self._keep_hidden_tokens)
         self.patch_size = _patch_size(self.vit)
         self._options = _forward_options(self.vit)
         self.lora = lora
@@ -265,9 +286,8 @@ class TokenEncoder(nn.Module):
             add_adapters(self.vit, lora, self._adapted)
         elif lora is not None:
             self.register_load_state_dict_pre_hook(_merge_before_loading)  # type: ignore[no-untyped-call]
-        self.channels: int = (
-            self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else (self.vit.config.hidden_size)
-        )
+        width = self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else self.vit.config.hidden_size
+        self.channels: int = width * (len(hidden) + 1)
 
         schemes = [*normalization_schemes] * (3 if self.image_channels == 1 else 1)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if len(schemes) == 3 else _grey_statistics(len(schemes))
@@ -309,11 +329,21 @@ class TokenEncoder(nn.Module):
             height, width = self.input_size(*image.shape[2:])
             if (height, width) != tuple(image.shape[2:]):
                 image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
-            tokens = self.vit(pixel_values=image, **self._options).last_hidden_state
+            tokens = self._all_tokens(image)
             # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
             rows, columns = height // self.patch_size, width // self.patch_size
             patches = tokens[:, -rows * columns :]
             return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def _all_tokens(self, image: Tensor) -> Any:
+        self._hidden_tokens.clear()
+        last = self.vit(pixel_values=image, **self._options).last_hidden_state
+        return (
+            torch.cat([*map(_final_norm(self.vit), self._hidden_tokens), last], dim=2) if self._hidden_tokens else last
+        )
+
+    def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
+        self._hidden_tokens.append(output[0] if isinstance(output, tuple) else output)
 
     def load_pretrained(self, folder: Path, name: str) -> EncoderSource:
         """Load pretrained weights and describe them.
@@ -344,8 +374,7 @@ class TokenEncoder(nn.Module):
             raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
         _check_patch_tokens(pretrained, folder)
         parameters = sum(p.numel() for p in pretrained.parameters())
-        if self.layer is not None:
-            del _blocks(pretrained)[self.layer :]
+        del _blocks(pretrained)[self.last_layer :]
         if self.lora is not None and self.has_adapters:
             add_adapters(pretrained, self.lora, self._adapted)  # zero, as in self.vit
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
