@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,14 @@ from typing import Any
 
 from nnunetv2_guidino.config import GATES, READOUTS, SIMILARITIES, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import derive_plans, guide_settings, read_plans, set_in_plans, write_new_plans
+from nnunetv2_guidino.plans import (
+    derive_plans,
+    guide_settings,
+    preprocessed_folder,
+    read_plans,
+    set_in_plans,
+    write_new_plans,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,16 +110,7 @@ def show(path: Path) -> None:
 def _plans_file(args: argparse.Namespace, name: str) -> Path:
     if not args.dataset:
         raise GuidinoError("-d DATASET is missing")
-    preprocessed = os.environ.get("nnUNet_preprocessed")
-    if not preprocessed:
-        raise GuidinoError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=FOLDER")
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    try:
-        dataset = maybe_convert_to_dataset_name(args.dataset)
-    except (RuntimeError, ValueError) as error:
-        raise GuidinoError(f"-d {args.dataset}: {str(error).splitlines()[0]}") from error
-    return Path(preprocessed) / dataset / f"{name}.json"
+    return preprocessed_folder(args.dataset) / f"{name}.json"
 
 
 def _given_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ def set_in_plans(plans: dict[str, Any], path: str, value: Any) -> None:
     if type(value) is not type(section):
         raise GuidinoError(f"{path} is {section!r} in the plans; expected {type(section).__name__}, not {value!r}")
     parent[last] = value
+
+
+def preprocessed_folder(dataset: str) -> Path:
+    """A data set's folder in nnUNet_preprocessed, by name or number; raises GuidinoError if nnU-Net knows none."""
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    root = os.environ.get("nnUNet_preprocessed")
+    if not root:
+        raise GuidinoError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=FOLDER")
+    try:
+        return Path(root) / maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise GuidinoError(f"-d {dataset}: {str(error).splitlines()[0]}") from error
 
 
 def read_plans(file: Path) -> dict[str, Any]:

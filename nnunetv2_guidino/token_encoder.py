@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from huggingface_hub import metadata_load, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whatever it is called
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -42,6 +42,7 @@ _NOT_ARCHITECTURE = {
 }  # fmt: skip
 # Parameters that a checkpoint may lack because a forward pass never uses them.
 _UNUSED_PARAMETERS = ("mask_token", "pooler")
+HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
 Layer = int | list[int] | None  # GuideConfig.layer
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
@@ -76,22 +77,28 @@ def find_encoder(encoder: str) -> Path:
     """
     folder = Path(encoder).expanduser()
     if folder.is_dir():
-        return _checked(folder, encoder)
+        return check_folder(folder, encoder)
     if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1:
         raise GuidinoError(f"encoder {encoder}: there is no such folder")
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
     try:
-        return _checked(Path(snapshot_download(encoder, allow_patterns=patterns, local_files_only=True)), encoder)
+        return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES, local_files_only=True)), encoder)
     except HFValidationError as error:
         raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
     except (LocalEntryNotFoundError, GuidinoError):
         pass  # not cached, or a download was cut short
+    with hub_errors(encoder):
+        return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES)), encoder)
+
+
+@contextmanager
+def hub_errors(encoder: str) -> Iterator[None]:
+    """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do."""
     elsewhere = (
         f"On a machine with internet run\n    hf download {encoder} --local-dir FOLDER\ncopy FOLDER here and set "
         f"{ENCODER_VARIABLE}=FOLDER; or point HF_HOME to a cache that has it."
     )
     try:
-        return _checked(Path(snapshot_download(encoder, allow_patterns=patterns)), encoder)
+        yield
     except GatedRepoError as error:
         raise GuidinoError(
             f"encoder {encoder} is gated. Accept its licence at https://huggingface.co/{encoder} and log in with "
@@ -102,7 +109,7 @@ def find_encoder(encoder: str) -> Path:
             f"encoder {encoder}: no such folder, and the Hugging Face hub has no such model (or it is private and you "
             f"are not logged in: `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise GuidinoError(
             f"encoder {encoder} is not in the local cache ({_hub_cache()}) and the Hugging Face hub cannot be reached. "
             f"{elsewhere}"
@@ -113,7 +120,7 @@ def is_cached(encoder: str) -> bool:
     """Whether the encoder can be loaded without a network."""
     try:
         folder = Path(encoder).expanduser()
-        _checked(folder if folder.is_dir() else Path(snapshot_download(encoder, local_files_only=True)), encoder)
+        check_folder(folder if folder.is_dir() else Path(snapshot_download(encoder, local_files_only=True)), encoder)
     except (GuidinoError, LocalEntryNotFoundError, HFValidationError):
         return False
     return True
@@ -129,7 +136,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _checked(folder: Path, encoder: str) -> Path:
+def check_folder(folder: Path, encoder: str) -> Path:
+    """The folder itself; raises GuidinoError if config or weights are missing."""
     if not (folder / "config.json").is_file():
         raise GuidinoError(
             f"encoder {encoder}: {folder} has no config.json; expected a folder as transformers' save_pretrained or "
@@ -381,7 +389,9 @@ class TokenEncoder(nn.Module):
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         licence, licence_url = _licence(folder, pretrained.config.model_type)
-        return EncoderSource(name, str(folder.resolve()), parameters, _sha256(folder), licence, licence_url)
+        return EncoderSource(
+            name, str(folder.resolve()), parameters, file_sha256(_weight_files(folder)), licence, licence_url
+        )
 
 
 def _merge_before_loading(module: TokenEncoder, state: dict[str, Tensor], *_: object) -> None:
@@ -393,10 +403,10 @@ def _grey_statistics(channels: int) -> tuple[list[float], list[float]]:
     return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_STD) / 3] * channels
 
 
-def _sha256(folder: Path) -> str:
-    """Of the weight files' bytes, in the order of their names."""
+def file_sha256(paths: Sequence[Path]) -> str:
+    """Of the files' bytes, one after the other."""
     digest = hashlib.sha256()
-    for path in _weight_files(folder):
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

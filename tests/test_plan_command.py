@@ -12,9 +12,9 @@ from nnunetv2_guidino.config import GuideConfig, LoRA
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """nnUNet_preprocessed with one data set and nnU-Net's plans, without a guide section."""
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    folder = tmp_path / planned.DATASET
-    folder.mkdir()
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnUNet_preprocessed"))
+    folder = tmp_path / "nnUNet_preprocessed" / planned.DATASET
+    folder.mkdir(parents=True)
     plans = planned.plans({}).plans
     del plans["guidino"]
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
