@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_type_hints
 
 from nnunetv2_guidino.errors import GuidinoError
@@ -25,14 +25,42 @@ def default_encoder() -> str:
 
 
 @dataclass(frozen=True)
+class LoRA:
+    """Low-rank adaptation of the token encoder (arXiv 2106.09685), with the values of the GuiDINO paper's code.
+
+    Args:
+        rank: Rank r of the update of each weight matrix.
+        alpha: The update is scaled by alpha / rank.
+        dropout: Probability of dropping an input of the adapters, in training only.
+        learning_rate: Of the adapters (section 4.2 of the GuiDINO paper); the rest of the network has its own.
+
+    Raises:
+        GuidinoError: For a value of the wrong type or out of range, naming the key.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.05
+    learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, expected in get_type_hints(LoRA).items():
+            _check_type(f"lora.{name}", getattr(self, name), expected)
+        _check(self.rank >= 1, "lora.rank", self.rank, "at least 1")
+        for name in ("alpha", "learning_rate"):
+            _check(0 < getattr(self, name) < float("inf"), f"lora.{name}", getattr(self, name), "a positive number")
+        _check(0 <= self.dropout < 1, "lora.dropout", self.dropout, "a probability below 1")
+
+
+@dataclass(frozen=True)
 class GuideConfig:
     """A guided model, as written under "guidino" in nnU-Net's plans.
 
     Args:
         encoder: Pretrained token encoder: a name on the Hugging Face hub or a local folder. Default: the environment
             variable GUIDINO_ENCODER, else DINOv3 ViT-S.
-        layer: Transformer block whose tokens are used, counted from 1; None is the last. Whatever the block, the tokens
-            pass through the encoder's final norm.
+        layer: Transformer block whose tokens are used, counted from 1; None is the last. The tokens of several, in
+            ascending order, are concatenated. Whatever the block, they pass through the encoder's final norm.
         min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
             16 tokens of DINOv3, as in the paper).
         prototypes: Size K of the TokenBook.
@@ -42,7 +70,7 @@ class GuideConfig:
             GuiDINO-U) or "input" (GuiDINO-W).
         lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
         lambda_boundary: Weight of the boundary hinge loss (equation 3); 0 switches it off.
-        lora: None: the encoder is frozen.
+        lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
         encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
@@ -52,7 +80,7 @@ class GuideConfig:
     """
 
     encoder: str = field(default_factory=default_encoder)
-    layer: int | None = None
+    layer: int | list[int] | None = None
     min_input_size: int = 256
     prototypes: int = 256
     similarity: str = "cosine"
@@ -60,7 +88,7 @@ class GuideConfig:
     gate: str = "skips"
     lambda_guide: float = 1.0
     lambda_boundary: float = 0.1
-    lora: None = None
+    lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
     encoder_source: dict[str, Any] | None = None
 
@@ -68,7 +96,7 @@ class GuideConfig:
         for name, expected in get_type_hints(GuideConfig).items():
             _check_type(name, getattr(self, name), expected)
         _check(bool(self.encoder), "encoder", self.encoder, "a name on the hub or a folder")
-        _check(self.layer is None or self.layer >= 1, "layer", self.layer, "null (the last) or at least 1")
+        _check(_is_layer(self.layer), "layer", self.layer, "null (the last), at least 1, or an ascending list of such")
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
         for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("gate", GATES)):
@@ -88,19 +116,33 @@ class GuideConfig:
         Raises:
             GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
         """
-        section = plans.get(PLANS_KEY, {})
-        if not isinstance(section, Mapping):
-            raise GuidinoError(f'plans: "{PLANS_KEY}" must be an object of settings, not {section!r}')
-        valid = [f.name for f in fields(cls)]
-        for key in section:
-            if key not in valid:
-                nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
-                raise GuidinoError(f"{PLANS_KEY}.{key} in the plans is unknown; did you mean {nearest}?")
+        section = _known_settings(cls, plans.get(PLANS_KEY, {}), PLANS_KEY)
+        if isinstance(section.get("lora"), Mapping):
+            section["lora"] = LoRA(**_known_settings(LoRA, section["lora"], f"{PLANS_KEY}.lora"))
         return cls(**section)
 
     def to_plans(self) -> dict[str, Any]:
         """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
         return asdict(self)
+
+
+def _is_layer(layer: int | list[int] | None) -> bool:
+    if layer is None:
+        return True
+    layers = layer if isinstance(layer, list) else [layer]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in layers)
+    return whole and bool(layers) and layers[0] >= 1 and layers == sorted(set(layers))
+
+
+def _known_settings(cls: type, section: object, where: str) -> dict[str, Any]:
+    if not isinstance(section, Mapping):
+        raise GuidinoError(f'plans: "{where}" must be an object of settings, not {section!r}')
+    valid = list(get_type_hints(cls))
+    for key in section:
+        if key not in valid:
+            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
+            raise GuidinoError(f"{where}.{key} in the plans is unknown; did you mean {nearest}?")
+    return dict(section)
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:

@@ -22,6 +22,7 @@ class GuidedNetwork(nn.Module):
             return a list of features, finest first, and its `decoder` to take that list.
         config: With encoder_config filled in.
         normalization_schemes: nnU-Net's, one per image channel.
+        merge_lora: Merge LoRA's adapters when weights are loaded, to predict; else they are trainable.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W); with deep supervision on, nnU-Net's list of outputs, finest first, with the
@@ -33,7 +34,9 @@ class GuidedNetwork(nn.Module):
 
     network: Any  # what the plans name
 
-    def __init__(self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str]):
+    def __init__(
+        self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str], merge_lora: bool = False
+    ):
         super().__init__()
         if config.encoder_config is None:
             raise GuidinoError(
@@ -48,7 +51,7 @@ class GuidedNetwork(nn.Module):
         self.gate = config.gate
         self.network = network
         self.token_encoder = TokenEncoder(
-            config.encoder_config, config.layer, normalization_schemes, config.min_input_size
+            config.encoder_config, config.layer, normalization_schemes, config.min_input_size, config.lora, merge_lora
         )
         self.tokenbook = TokenBook(self.token_encoder.channels, config.prototypes, config.similarity, config.readout)
 

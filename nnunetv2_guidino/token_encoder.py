@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from huggingface_hub import metadata_load, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whatever it is called
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
-from nnunetv2_guidino.config import ENCODER_VARIABLE
+from nnunetv2_guidino.config import ENCODER_VARIABLE, LoRA
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lora import add_adapters, dropouts, linear_layers, merge_adapters
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,6 +42,8 @@ _NOT_ARCHITECTURE = {
 }  # fmt: skip
 # Parameters that a checkpoint may lack because a forward pass never uses them.
 _UNUSED_PARAMETERS = ("mask_token", "pooler")
+HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
+Layer = int | list[int] | None  # GuideConfig.layer
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
 
@@ -74,22 +77,28 @@ def find_encoder(encoder: str) -> Path:
     """
     folder = Path(encoder).expanduser()
     if folder.is_dir():
-        return _checked(folder, encoder)
+        return check_folder(folder, encoder)
     if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1:
         raise GuidinoError(f"encoder {encoder}: there is no such folder")
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
     try:
-        return _checked(Path(snapshot_download(encoder, allow_patterns=patterns, local_files_only=True)), encoder)
+        return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES, local_files_only=True)), encoder)
     except HFValidationError as error:
         raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
     except (LocalEntryNotFoundError, GuidinoError):
         pass  # not cached, or a download was cut short
+    with hub_errors(encoder):
+        return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES)), encoder)
+
+
+@contextmanager
+def hub_errors(encoder: str) -> Iterator[None]:
+    """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do."""
     elsewhere = (
         f"On a machine with internet run\n    hf download {encoder} --local-dir FOLDER\ncopy FOLDER here and set "
         f"{ENCODER_VARIABLE}=FOLDER; or point HF_HOME to a cache that has it."
     )
     try:
-        return _checked(Path(snapshot_download(encoder, allow_patterns=patterns)), encoder)
+        yield
     except GatedRepoError as error:
         raise GuidinoError(
             f"encoder {encoder} is gated. Accept its licence at https://huggingface.co/{encoder} and log in with "
@@ -100,7 +109,7 @@ def find_encoder(encoder: str) -> Path:
             f"encoder {encoder}: no such folder, and the Hugging Face hub has no such model (or it is private and you "
             f"are not logged in: `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise GuidinoError(
             f"encoder {encoder} is not in the local cache ({_hub_cache()}) and the Hugging Face hub cannot be reached. "
             f"{elsewhere}"
@@ -111,7 +120,7 @@ def is_cached(encoder: str) -> bool:
     """Whether the encoder can be loaded without a network."""
     try:
         folder = Path(encoder).expanduser()
-        _checked(folder if folder.is_dir() else Path(snapshot_download(encoder, local_files_only=True)), encoder)
+        check_folder(folder if folder.is_dir() else Path(snapshot_download(encoder, local_files_only=True)), encoder)
     except (GuidinoError, LocalEntryNotFoundError, HFValidationError):
         return False
     return True
@@ -127,7 +136,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _checked(folder: Path, encoder: str) -> Path:
+def check_folder(folder: Path, encoder: str) -> Path:
+    """The folder itself; raises GuidinoError if config or weights are missing."""
     if not (folder / "config.json").is_file():
         raise GuidinoError(
             f"encoder {encoder}: {folder} has no config.json; expected a folder as transformers' save_pretrained or "
@@ -138,7 +148,7 @@ def _checked(folder: Path, encoder: str) -> Path:
     return folder
 
 
-def read_encoder_config(folder: Path, layer: int | None) -> dict[str, Any]:
+def read_encoder_config(folder: Path, layer: Layer) -> dict[str, Any]:
     """The architecture in a folder's config.json as plain JSON, enough to rebuild the encoder without that folder.
 
     Raises:
@@ -153,13 +163,18 @@ def read_encoder_config(folder: Path, layer: int | None) -> dict[str, Any]:
         architecture["model_args"] = {**(architecture.get("model_args") or {}), "dynamic_img_size": True}
     try:
         with torch.device("meta"):  # no weights are allocated
-            vit = _build_vit(architecture)
+            vit = build_vit(architecture)
         depth = len(_blocks(vit))
         _patch_size(vit)
     except Exception as error:  # transformers' and timm's architectures fail each in its own way
         raise GuidinoError(_not_a_vit(folder, error)) from error
-    if layer is not None and layer > depth:
+    layers = _layer_numbers(layer, depth)
+    if layers[-1] > depth:
         raise GuidinoError(f"guidino.layer is {layer}, but encoder {folder} has {depth} blocks")
+    if len(layers) > 1 and _final_norm(vit) is None:
+        raise GuidinoError(
+            f"guidino.layer is {layer}, but no final norm is known of {type(vit).__name__}; give one layer"
+        )
     return architecture
 
 
@@ -170,7 +185,8 @@ def _not_a_vit(folder: Path, reason: object) -> str:
     )
 
 
-def _build_vit(architecture: dict[str, Any]) -> Any:
+def build_vit(architecture: dict[str, Any]) -> Any:
+    """The transformer of read_encoder_config's architecture, with random weights in float32."""
     return AutoModel.from_config(AutoConfig.for_model(**architecture), dtype=torch.float32)
 
 
@@ -179,6 +195,18 @@ def _blocks(vit: Any) -> nn.ModuleList | nn.Sequential:
         return vit.timm_model.blocks
     depth = vit.config.num_hidden_layers
     return next(m for m in vit.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+
+
+def _layer_numbers(layer: Layer, depth: int) -> list[int]:
+    if isinstance(layer, list):
+        return layer
+    return [depth if layer is None else layer]
+
+
+def _final_norm(vit: Any) -> Any:
+    if hasattr(vit, "timm_model"):
+        return vit.timm_model.norm
+    return getattr(vit, "norm", None) or getattr(vit, "layernorm", None)
 
 
 def _patch_size(vit: Any) -> int:
@@ -217,14 +245,17 @@ class TokenEncoder(nn.Module):
     enlarged until its shorter side has `min_input_size` pixels, then resized to the nearest multiples of the patch.
 
     The transformer is frozen: no gradients, and evaluation mode whatever `.train()` says (DINOv3 rescales its position
-    embedding at random in training mode).
+    embedding at random in training mode). LoRA's adapters alone get gradients, and their dropout follows `.train()`.
 
     Args:
         architecture: As read_encoder_config returns it. The weights are random until `load_pretrained` or
             `load_state_dict`.
-        layer: The block whose tokens are used, from 1; None is the last. Later blocks are not built.
+        layer: The block whose tokens are used, from 1; None is the last; several are concatenated. Later blocks are not
+            built.
         normalization_schemes: nnU-Net's, one per image channel.
         min_input_size: Pixels of the shorter side.
+        lora: Adapters on the transformer's linear layers; None for none.
+        merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
 
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
@@ -237,23 +268,34 @@ class TokenEncoder(nn.Module):
     def __init__(
         self,
         architecture: dict[str, Any],
-        layer: int | None,
+        layer: Layer,
         normalization_schemes: Sequence[str],
         min_input_size: int,
+        lora: LoRA | None = None,
+        merge_lora: bool = False,
     ):
         super().__init__()
         self.architecture = architecture
-        self.layer = layer
         self.min_input_size = min_input_size
         self.image_channels = len(normalization_schemes)
-        self.vit = _build_vit(architecture).requires_grad_(False).eval()
-        if layer is not None:
-            del _blocks(self.vit)[layer:]
+        self.vit = build_vit(architecture).requires_grad_(False).eval()
+        blocks = _blocks(self.vit)
+        *hidden, self.last_layer = _layer_numbers(layer, len(blocks))
+        del blocks[self.last_layer :]
+        self._hidden_tokens: list[Tensor] = []
+        for number in hidden:
+            blocks[number - 1].register_forward_hook(self._keep_hidden_tokens)
         self.patch_size = _patch_size(self.vit)
         self._options = _forward_options(self.vit)
-        self.channels: int = (
-            self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else (self.vit.config.hidden_size)
-        )
+        self.lora = lora
+        self.has_adapters = lora is not None and not merge_lora
+        if lora is not None and not merge_lora:
+            self._adapted = linear_layers(blocks, self.vit)
+            add_adapters(self.vit, lora, self._adapted)
+        elif lora is not None:
+            self.register_load_state_dict_pre_hook(_merge_before_loading)  # type: ignore[no-untyped-call]
+        width = self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else self.vit.config.hidden_size
+        self.channels: int = width * (len(hidden) + 1)
 
         schemes = [*normalization_schemes] * (3 if self.image_channels == 1 else 1)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if len(schemes) == 3 else _grey_statistics(len(schemes))
@@ -271,6 +313,9 @@ class TokenEncoder(nn.Module):
     def train(self, mode: bool = True) -> TokenEncoder:
         super().train(mode)
         self.vit.eval()
+        if self.has_adapters:
+            for dropout in dropouts(self.vit):
+                dropout.train(mode)
         return self
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
@@ -282,7 +327,7 @@ class TokenEncoder(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         # The learned convolution lies before the transformer, so its gradient has to pass through.
-        with torch.no_grad() if self.to_rgb is None else nullcontext():
+        with nullcontext() if self.to_rgb is not None or self.has_adapters else torch.no_grad():
             image = patch[:, : self.image_channels]
             if self.image_channels == 1:
                 image = image.expand(-1, 3, -1, -1)
@@ -292,11 +337,21 @@ class TokenEncoder(nn.Module):
             height, width = self.input_size(*image.shape[2:])
             if (height, width) != tuple(image.shape[2:]):
                 image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
-            tokens = self.vit(pixel_values=image, **self._options).last_hidden_state
+            tokens = self._all_tokens(image)
             # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
             rows, columns = height // self.patch_size, width // self.patch_size
             patches = tokens[:, -rows * columns :]
             return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def _all_tokens(self, image: Tensor) -> Any:
+        self._hidden_tokens.clear()
+        last = self.vit(pixel_values=image, **self._options).last_hidden_state
+        return (
+            torch.cat([*map(_final_norm(self.vit), self._hidden_tokens), last], dim=2) if self._hidden_tokens else last
+        )
+
+    def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
+        self._hidden_tokens.append(output[0] if isinstance(output, tuple) else output)
 
     def load_pretrained(self, folder: Path, name: str) -> EncoderSource:
         """Load pretrained weights and describe them.
@@ -327,23 +382,31 @@ class TokenEncoder(nn.Module):
             raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
         _check_patch_tokens(pretrained, folder)
         parameters = sum(p.numel() for p in pretrained.parameters())
-        if self.layer is not None:
-            del _blocks(pretrained)[self.layer :]
+        del _blocks(pretrained)[self.last_layer :]
+        if self.lora is not None and self.has_adapters:
+            add_adapters(pretrained, self.lora, self._adapted)  # zero, as in self.vit
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         licence, licence_url = _licence(folder, pretrained.config.model_type)
-        return EncoderSource(name, str(folder.resolve()), parameters, _sha256(folder), licence, licence_url)
+        return EncoderSource(
+            name, str(folder.resolve()), parameters, file_sha256(_weight_files(folder)), licence, licence_url
+        )
+
+
+def _merge_before_loading(module: TokenEncoder, state: dict[str, Tensor], *_: object) -> None:
+    assert module.lora is not None
+    merge_adapters(state, module.lora)
 
 
 def _grey_statistics(channels: int) -> tuple[list[float], list[float]]:
     return [sum(IMAGENET_MEAN) / 3] * channels, [sum(IMAGENET_STD) / 3] * channels
 
 
-def _sha256(folder: Path) -> str:
-    """Of the weight files' bytes, in the order of their names."""
+def file_sha256(paths: Sequence[Path]) -> str:
+    """Of the files' bytes, one after the other."""
     digest = hashlib.sha256()
-    for path in _weight_files(folder):
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

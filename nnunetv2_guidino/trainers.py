@@ -18,9 +18,11 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lora import parameter_counts
 from nnunetv2_guidino.losses import GuidedLoss
+from nnunetv2_guidino.lr_scheduler import GroupPolyLRScheduler
 from nnunetv2_guidino.network import GuidedNetwork
 from nnunetv2_guidino.progress import GuideProgress, fixed_patches, prototypes_in_use, reported
 from nnunetv2_guidino.seeding import SeededDataLoader, environment_variable, seed_everything
@@ -37,6 +39,9 @@ _NAME = re.compile(
 )
 
 
+PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
+
+
 @functools.cache
 def trainer_class(name: str) -> type[nnUNetTrainer]:
     """The trainer of that name, which is its __name__ too: nnU-Net writes that into folders and checkpoints.
@@ -47,9 +52,9 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise GuidinoError(f"there is no trainer {name}. The names are {GRAMMAR}")
-    if match["kind"] == "LoRA":
-        raise NotImplementedError(f"{name}: adapting the encoder with LoRA is not implemented yet")
-    base = nnUNetTrainerGuiDINOBaseline if match["kind"] == "Baseline" else nnUNetTrainerGuiDINO
+    base = {
+        "": nnUNetTrainerGuiDINO, "LoRA": nnUNetTrainerGuiDINOLoRA, "Baseline": nnUNetTrainerGuiDINOBaseline
+    }[match["kind"]]  # fmt: skip
     if name == base.__name__:
         return base
     settings = {key: int(match[key]) for key in ("epochs", "iterations", "seed") if match[key] is not None}
@@ -153,6 +158,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self.plans_manager.plans[PLANS_KEY] = config.to_plans()
             self.print_to_log_file(f"Token encoder: {source}")
         self.guide_config = config
+        self.print_to_log_file(parameter_counts(dict(self._guided_network().named_children())))
         self._add_logged_values()
 
     def _refuse_what_is_not_supported(self) -> None:
@@ -171,14 +177,14 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
     def _recorded_guide(self) -> tuple[GuideConfig, Path | None]:
         """The guide this model was trained with: the encoder's folder may be gone, or the environment another one."""
         file = Path(self.output_folder_base) / "plans.json"
-        recorded = load_json(str(file))
-        config = GuideConfig.from_plans(recorded)
-        requested = self.plans_manager.plans.get(PLANS_KEY, {})
-        for key, value in requested.items():
-            if value != recorded[PLANS_KEY].get(key):
+        config = GuideConfig.from_plans(load_json(str(file)))
+        requested = GuideConfig.from_plans(self.plans_manager.plans)
+        for key in self.plans_manager.plans.get(PLANS_KEY, {}):
+            asked, trained = getattr(requested, key), getattr(config, key)
+            if asked != trained:
                 raise GuidinoError(
-                    f"guidino.{key} is {value!r} in the plans, but this model was trained with "
-                    f"{recorded[PLANS_KEY].get(key)!r} ({file}). Give other settings a plans file of their own"
+                    f"guidino.{key} is {asked!r} in the plans, but this model was trained with {trained!r} ({file}). "
+                    f"Give other settings a plans file of their own"
                 )
         return config, None
 
@@ -209,17 +215,33 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
         config = GuideConfig.from_plans(plans_manager.plans)
-        return GuidedNetwork(network, config, configuration_manager.normalization_schemes)
+        # nnU-Net builds without deep supervision to predict, and only then.
+        return GuidedNetwork(
+            network, config, configuration_manager.normalization_schemes, merge_lora=not enable_deep_supervision
+        )
 
     def _guided_network(self) -> GuidedNetwork:
         network = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
 
     def configure_optimizers(self) -> tuple[Any, Any]:
+        config = GuideConfig.from_plans(self.plans_manager.plans)
+        if config.lora is not None:
+            return self._configure_adamw(config.lora.learning_rate)
         optimizer, lr_scheduler = super().configure_optimizers()
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         return optimizer, lr_scheduler
+
+    def _configure_adamw(self, adapter_rate: float) -> tuple[Any, Any]:
+        """One optimizer, since nnU-Net steps one: AdamW, the paper's (section 4.2), which LoRA needs."""
+        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in trainable if "lora_" not in name], "lr": PAPER_LEARNING_RATE},
+            {"params": [p for name, p in trainable if "lora_" in name], "lr": adapter_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
 
     def _build_loss(self) -> nn.Module:
         config = GuideConfig.from_plans(self.plans_manager.plans)
@@ -301,6 +323,23 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             folder = Path(self.output_folder)
             self.guide_progress = GuideProgress(folder, images, masks, self.num_epochs, self.current_epoch)
             self.guide_progress.record(self._guided_network(), self.current_epoch)
+
+
+class nnUNetTrainerGuiDINOLoRA(nnUNetTrainerGuiDINO):
+    """nnUNetTrainerGuiDINO with LoRA on the token encoder; where the plans do not set it, with its defaults."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        config = GuideConfig.from_plans(plans)
+        if config.lora is None:
+            self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(LoRA())
 
 
 def _identity(config: GuideConfig) -> dict[str, Any]:

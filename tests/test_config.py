@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig
+from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -20,7 +20,9 @@ def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
 
 
 def test_plans_round_trip_through_json(monkeypatch):
-    config = GuideConfig(layer=11, gate="input", encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"})
+    config = GuideConfig(
+        layer=11, gate="input", lora=LoRA(rank=4), encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"}
+    )
     section = json.loads(json.dumps(config.to_plans()))
     monkeypatch.setenv("GUIDINO_ENCODER", "/somewhere/else")
     assert GuideConfig.from_plans({"guidino": section}) == config
@@ -33,7 +35,11 @@ def test_plans_round_trip_through_json(monkeypatch):
         ({"lamda_guide": 1}, "did you mean lambda_guide"),
         ({"gate": "skip"}, "guidino.gate is 'skip'; expected one of skips, bottleneck, input"),
         ({"readout": 3}, "guidino.readout is 3, of type int; expected str"),
-        ({"layer": "11"}, "guidino.layer is '11', of type str; expected int or null"),
+        ({"layer": "11"}, "guidino.layer is '11', of type str; expected int or list or null"),
+        ({"layer": [8, 4]}, r"guidino.layer is \[8, 4\]; expected .* an ascending list"),
+        ({"layer": []}, r"guidino.layer is \[\]"),
+        ({"layer": [0, 4]}, r"guidino.layer is \[0, 4\]"),
+        ({"layer": [4, "8"]}, r"guidino.layer is \[4, '8'\]"),
         ({"layer": 0}, "guidino.layer is 0"),
         ({"layer": True}, "guidino.layer is True, of type bool"),
         ({"prototypes": 0}, "guidino.prototypes is 0"),
@@ -44,7 +50,13 @@ def test_plans_round_trip_through_json(monkeypatch):
         ({"encoder": ""}, "guidino.encoder is ''"),
         ({"encoder": None}, "guidino.encoder is None, of type NoneType; expected str"),
         ({"similarity": "dot", "readout": "affine"}, "affine.*needs similarity"),
-        ({"lora": 8}, "guidino.lora is 8"),
+        ({"lora": 8}, "guidino.lora is 8, of type int; expected LoRA or null"),
+        ({"lora": {"ranks": 8}}, "guidino.lora.ranks in the plans is unknown; did you mean rank"),
+        ({"lora": {"rank": 0}}, "guidino.lora.rank is 0; expected at least 1"),
+        ({"lora": {"rank": 2.0}}, "guidino.lora.rank is 2.0, of type float; expected int"),
+        ({"lora": {"alpha": 0}}, "guidino.lora.alpha is 0; expected a positive number"),
+        ({"lora": {"dropout": 1}}, "guidino.lora.dropout is 1; expected a probability below 1"),
+        ({"lora": {"learning_rate": "5e-4"}}, "guidino.lora.learning_rate is '5e-4', of type str"),
         ([], "must be an object"),
     ],
 )

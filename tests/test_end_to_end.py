@@ -24,9 +24,9 @@ OFFLINE = {
 }
 
 
-@pytest.fixture(params=["dinov3", "dinov2-small"])
+@pytest.fixture(params=["dinov3", "dinov2-small", "timm_dinov3"])
 def encoder(request, tmp_path, tiny_encoder, dinov2_small) -> Path:
-    """A copy that the test may delete: a tiny random DINOv3 (4 registers), and the real DINOv2 ViT-S."""
+    """A copy that the test may delete: a tiny random DINOv3 (4 registers), the real DINOv2 ViT-S, and timm's DINOv3."""
     original = dinov2_small if request.param == "dinov2-small" else tiny_encoder(request.param)
     return shutil.copytree(original, tmp_path / request.param)
 
@@ -60,7 +60,8 @@ def kill_in_second_epoch(workspace, trainer, **environment) -> None:
 
 
 def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, encoder, tmp_path):
-    trainer = f"nnUNetTrainerGuiDINO_3epochs_10iterations_seed{len(encoder.name)}"
+    adapted = "LoRA" if encoder.name == "timm_dinov3" else ""
+    trainer = f"nnUNetTrainerGuiDINO{adapted}_3epochs_10iterations_seed{len(encoder.name)}"
     folder = workspace.model_folder(trainer)
     kill_in_second_epoch(workspace, trainer, GUIDINO_ENCODER=str(encoder))
     assert {p.name for p in (folder / "fold_0").glob("checkpoint*")} == {"checkpoint_best.pth"}

@@ -109,6 +109,19 @@ def test_hidden_layer_passes_the_final_norm(family, tiny_encoder):
     assert torch.equal(load(folder, layer=DEPTH)(image), full(image))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_layers_are_concatenated(family, tiny_encoder):
+    folder = tiny_encoder(family)
+    image = torch.randn(2, 3, 64, 64)
+    several = load(folder, layer=[1, 2])
+    assert several.channels == 2 * WIDTH
+    expected = torch.cat([load(folder, layer=number)(image) for number in (1, 2)], dim=1)
+    for _ in range(2):  # nothing is left over from the last pass
+        torch.testing.assert_close(several(image), expected)
+    explanation = torch._dynamo.explain(several)(image)
+    assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
 @pytest.mark.parametrize(
     ("patch", "size", "minimum", "expected"),
     [
@@ -179,8 +192,9 @@ def test_what_is_not_a_vit_is_refused(family, tiny_encoder):
 
 
 def test_layer_beyond_the_last_is_refused(tiny_encoder):
-    with pytest.raises(GuidinoError, match=r"guidino.layer is 4, but encoder .* has 3 blocks"):
-        read_encoder_config(tiny_encoder("dinov2"), 4)
+    for layer in (4, [1, 4]):
+        with pytest.raises(GuidinoError, match=r"guidino.layer is .*4\]?, but encoder .* has 3 blocks"):
+            read_encoder_config(tiny_encoder("dinov2"), layer)
 
 
 def test_weights_of_another_architecture_are_refused(tiny_encoder, tmp_path):

@@ -6,7 +6,12 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.trainers import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOBaseline, trainer_class
+from nnunetv2_guidino.trainers import (
+    nnUNetTrainerGuiDINO,
+    nnUNetTrainerGuiDINOBaseline,
+    nnUNetTrainerGuiDINOLoRA,
+    trainer_class,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +21,8 @@ from nnunetv2_guidino.trainers import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINO
         ("nnUNetTrainerGuiDINO_5epochs", nnUNetTrainerGuiDINO, 5, None, None),
         ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", nnUNetTrainerGuiDINO, 2, 10, 3),
         ("nnUNetTrainerGuiDINO_seed0", nnUNetTrainerGuiDINO, None, None, 0),
+        ("nnUNetTrainerGuiDINOLoRA", nnUNetTrainerGuiDINOLoRA, None, None, None),
+        ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", nnUNetTrainerGuiDINOLoRA, 3, None, 1),
         ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
         ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
     ],
@@ -24,7 +31,7 @@ def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
     trainer = trainer_class(name)
     assert trainer.__name__ == name
     assert issubclass(trainer, base)
-    assert issubclass(trainer, nnUNetTrainerGuiDINO) == (base is nnUNetTrainerGuiDINO)
+    assert issubclass(trainer, nnUNetTrainerGuiDINO) == (base is not nnUNetTrainerGuiDINOBaseline)
     assert (trainer.epochs, trainer.iterations, trainer.seed) == (epochs, iterations, seed)
     assert trainer_class(name) is trainer
 

@@ -1,0 +1,41 @@
+"""Load an encoder, run it, and say what it gives."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from nnunetv2_guidino.token_encoder import Layer, TokenEncoder, find_encoder, read_encoder_config
+
+REPETITIONS = 3
+
+
+def check(encoder: str, layer: Layer, size: int, device: torch.device) -> str:
+    """Tokens of a square image of `size` pixels: their grid and width, and the median of the seconds it takes.
+
+    Raises:
+        GuidinoError: If the encoder is not there, or does not give one token per patch.
+    """
+    folder = find_encoder(encoder)
+    token_encoder = TokenEncoder(read_encoder_config(folder, layer), layer, ["ZScoreNormalization"] * 3, size)
+    source = token_encoder.load_pretrained(folder, encoder)
+    token_encoder.to(device)
+    image = torch.randn(1, 3, size, size, device=device)
+    tokens = token_encoder(image)  # warms up
+    seconds = []
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        tokens = token_encoder(image)
+        float(tokens.sum())  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    _, channels, rows, columns = tokens.shape
+    height, width = token_encoder.input_size(size, size)
+    return (
+        f"{source}\n"
+        f"input {height}×{width} pixels -> {rows}×{columns} tokens of width {channels}, "
+        f"patch {token_encoder.patch_size}, block {token_encoder.last_layer}\n"
+        f"{statistics.median(seconds):.3f} s per image on {device} "
+        f"({torch.get_num_threads()} threads, median of {REPETITIONS})"
+    )

@@ -1,0 +1,171 @@
+"""Pretrained encoders that are known to fit, with what one needs to know to choose. Others may be used all the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+DINOV3_LICENCE = "dinov3-license"
+
+
+@dataclass(frozen=True)
+class KnownEncoder:
+    """Facts about one encoder; the architecture's are checked against transformers and timm in the tests.
+
+    Args:
+        name: On the Hugging Face hub.
+        licence: As the model card names it.
+        gated: Whether the hub asks to accept the licence first.
+        patch: Side of a token in pixels.
+        width: Of a token.
+        depth: Number of blocks.
+        registers: Number of register tokens.
+        parameters: Of the whole transformer.
+        layer: Recommended block, only where one was measured.
+        trained_on: What the weights have seen.
+        architecture: As token_encoder.read_encoder_config returns it, to build the encoder without its files.
+    """
+
+    name: str
+    licence: str
+    gated: bool
+    patch: int
+    width: int
+    depth: int
+    registers: int
+    parameters: int
+    trained_on: str
+    architecture: dict[str, Any]
+    layer: int | None = None
+
+
+def _dinov3(size: str, width: int, mlp: int, depth: int, heads: int, gated_mlp: bool, parameters: int) -> KnownEncoder:
+    return KnownEncoder(
+        name=f"facebook/dinov3-vit{size}16-pretrain-lvd1689m",
+        licence=DINOV3_LICENCE,
+        gated=True,
+        patch=16,
+        width=width,
+        depth=depth,
+        registers=4,
+        parameters=parameters,
+        trained_on="1.7 billion web images",
+        architecture={
+            "model_type": "dinov3_vit",
+            "patch_size": 16,
+            "hidden_size": width,
+            "intermediate_size": mlp,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "use_gated_mlp": gated_mlp,
+            "num_register_tokens": 4,
+        },
+    )
+
+
+def _timm_dinov3(size: str, width: int, depth: int, parameters: int) -> KnownEncoder:
+    return KnownEncoder(
+        name=f"timm/vit_{size}_patch16_dinov3.lvd1689m",
+        licence=DINOV3_LICENCE,
+        gated=False,
+        patch=16,
+        width=width,
+        depth=depth,
+        registers=4,
+        parameters=parameters,
+        trained_on="1.7 billion web images",
+        architecture={
+            "model_type": "timm_wrapper",
+            "architecture": f"vit_{size}_patch16_dinov3",
+            "model_args": {"dynamic_img_size": True},
+        },
+    )
+
+
+def _dinov2(
+    name: str,
+    width: int,
+    depth: int,
+    parameters: int,
+    registers: int = 0,
+    licence: str = "apache-2.0",
+    trained_on: str = "142 million web images",
+    layer: int | None = None,
+) -> KnownEncoder:
+    return KnownEncoder(
+        name=name,
+        licence=licence,
+        gated=False,
+        patch=14,
+        width=width,
+        depth=depth,
+        registers=registers,
+        parameters=parameters,
+        trained_on=trained_on,
+        layer=layer,
+        architecture={
+            "model_type": "dinov2_with_registers" if registers else "dinov2",
+            "patch_size": 14,
+            "image_size": 518,
+            "hidden_size": width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": width // 64,
+            "use_swiglu_ffn": width == 1536,
+            **({"num_register_tokens": registers} if registers else {}),
+        },
+    )
+
+
+_CHEST = "chest X-rays, from DINOv2 ViT-B"
+KNOWN_ENCODERS = {
+    encoder.name: encoder
+    for encoder in (
+        _dinov3("s", 384, 1536, 12, 6, False, 21_596_544),
+        _dinov3("splus", 384, 1536, 12, 6, True, 28_692_864),
+        _dinov3("b", 768, 3072, 12, 12, False, 85_660_416),
+        _dinov3("l", 1024, 4096, 24, 16, False, 303_129_600),
+        _dinov3("hplus", 1280, 5120, 32, 20, True, 840_592_640),
+        _dinov3("7b", 4096, 8192, 40, 32, True, 6_716_362_752),
+        _timm_dinov3("small", 384, 12, 21_586_944),
+        _timm_dinov3("small_plus", 384, 12, 28_683_264),
+        _timm_dinov3("base", 768, 12, 85_641_216),
+        _timm_dinov3("large", 1024, 24, 303_079_424),
+        _timm_dinov3("huge_plus", 1280, 32, 840_509_440),
+        _timm_dinov3("7b", 4096, 40, 6_716_030_976),
+        # measured on Kvasir-SEG: docs/how_to/choose_an_encoder.md
+        _dinov2("facebook/dinov2-small", 384, 12, 22_056_576, layer=10),
+        _dinov2("facebook/dinov2-base", 768, 12, 86_580_480),
+        _dinov2("facebook/dinov2-large", 1024, 24, 304_368_640),
+        _dinov2("facebook/dinov2-giant", 1536, 40, 1_136_480_768),
+        _dinov2("facebook/dinov2-with-registers-small", 384, 12, 22_058_112, registers=4),
+        _dinov2("facebook/dinov2-with-registers-base", 768, 12, 86_583_552, registers=4),
+        _dinov2("facebook/dinov2-with-registers-large", 1024, 24, 304_372_736, registers=4),
+        _dinov2("facebook/dinov2-with-registers-giant", 1536, 40, 1_136_486_912, registers=4),
+        _dinov2("microsoft/rad-dino", 768, 12, 86_580_480, licence="mit", trained_on=_CHEST),
+        _dinov2("microsoft/rad-dino-maira-2", 768, 12, 86_580_480, licence="msrla", trained_on=_CHEST),
+    )
+}
+
+
+def list_encoders() -> str:
+    """A table of all known encoders; needs no network."""
+    rows = [("name", "licence", "gated", "patch", "width", "blocks", "registers", "parameters", "layer", "trained on")]
+    for encoder in KNOWN_ENCODERS.values():
+        parameters = f"{encoder.parameters / 1e6:.1f} M"
+        sizes = (encoder.patch, encoder.width, encoder.depth, encoder.registers)
+        layer = "last" if encoder.layer is None else encoder.layer
+        gated = "yes" if encoder.gated else "no"
+        row = (encoder.name, encoder.licence, gated, *sizes, parameters, layer, encoder.trained_on)
+        rows.append(tuple(map(str, row)))  # type: ignore[arg-type]
+    return align(rows)
+
+
+def align(rows: list[Any]) -> str:
+    """Columns of text, the first row being their names; numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [all(row[i][:1].isdigit() for row in rows[1:]) for i in range(len(widths))]
+    lines = []
+    for row in rows:
+        cells = (f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(row, widths, right, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""LoRA on the token encoder: adapters that peft puts in for training, and their merging into the weights to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from nnunetv2_guidino.config import LoRA
+from nnunetv2_guidino.errors import GuidinoError
+
+# peft is imported where adapters are built: a frozen encoder and a prediction do without it, and start faster.
+ADAPTER_NAME = "default"
+
+
+def linear_layers(blocks: nn.Module, vit: nn.Module) -> list[str]:
+    """Names in `vit` of its blocks' linear layers: in a vision transformer, the attention projections and the MLP.
+
+    Raises:
+        GuidinoError: If there are none, listing what there is.
+    """
+    inside = set(blocks.modules())
+    names = [name for name, module in vit.named_modules() if isinstance(module, nn.Linear) and module in inside]
+    if not names:
+        kinds = sorted({type(module).__name__ for module in inside if any(True for _ in module.parameters(False))})
+        raise GuidinoError(
+            f"guidino.lora: {type(vit).__name__} has no linear layers in its blocks to adapt, only {', '.join(kinds)}; "
+            f"set guidino.lora to null"
+        )
+    return names
+
+
+def peft_config(lora: LoRA, target_modules: list[str], encoder: str | None = None) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target_modules,
+        base_model_name_or_path=encoder,
+    )
+
+
+def add_adapters(vit: nn.Module, lora: LoRA, target_modules: list[str]) -> None:
+    """Replace the linear layers by peft's, in place; only the adapters are trainable. Their update starts at zero."""
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(peft_config(lora, target_modules), vit, ADAPTER_NAME)
+
+
+def dropouts(vit: nn.Module) -> Iterator[nn.Module]:
+    """The adapters' dropout."""
+    return (module for name, module in vit.named_modules() if name.endswith("lora_dropout"))
+
+
+def merge_adapters(state: dict[str, Tensor], lora: LoRA) -> None:
+    """Turn the weights of an encoder with adapters into those of one without, in place: W + alpha / rank · B · A.
+
+    Weights without adapters stay as they are.
+    """
+    for key in [key for key in state if ".lora_A." in key]:
+        layer = key.split(".lora_A.")[0]
+        down, up = state.pop(key), state.pop(key.replace(".lora_A.", ".lora_B."))
+        weight = state.pop(f"{layer}.base_layer.weight")
+        update = (lora.alpha / lora.rank) * (up.float() @ down.float())
+        state[f"{layer}.weight"] = (weight.float() + update).to(weight.dtype)
+        if f"{layer}.base_layer.bias" in state:
+            state[f"{layer}.bias"] = state.pop(f"{layer}.base_layer.bias")
+
+
+def parameter_counts(parts: Mapping[str, nn.Module]) -> str:
+    """One line: trainable / total parameters of each part."""
+    counts = []
+    for name, module in parts.items():
+        parameters = list(module.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        counts.append(f"{name} {trainable:,} / {sum(p.numel() for p in parameters):,}")
+    return "Parameters, trainable / total: " + ", ".join(counts)
