@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", metavar="DATASET", help="name or number")
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="plans to derive from (default: %(default)s)")
     parser.add_argument("-o", dest="output", metavar="NAME", help="name of the new plans")
+    parser.add_argument("-c", dest="configuration", default="2d", help="whose memory to estimate (default: 2d)")
+    parser.add_argument(
+        "--gpu_memory_target_in_gb",
+        type=float,
+        metavar="GB",
+        help="lower the batch size of -c, never below 2, until the guided training is estimated to fit",
+    )
     parser.add_argument(
         "--show",
         nargs="?",
@@ -93,11 +100,39 @@ def run(args: argparse.Namespace) -> None:
     for key, value in _pairs(args.set):
         if key.startswith("configurations."):
             set_in_plans(derived, key, value)
+    memory = estimated_memory(derived, args.configuration, file.parent, args.gpu_memory_target_in_gb)
     write_new_plans(file, derived)
     print(f"{file}\nagainst {source_file}:")
     for line in differences(source, derived):
         print(f"  {line}")
-    print(f"nnUNetv2_train {args.dataset} CONFIGURATION FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
+    print(f"{args.configuration}: {memory}")
+    print(f"nnUNetv2_train {args.dataset} {args.configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
+
+
+def estimated_memory(plans: dict[str, Any], configuration: str, folder: Path, target: float | None) -> str:
+    """What a training needs, in words; with a target in GB, the batch size is lowered in `plans` to fit."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunetv2_guidino.memory import estimate
+
+    if configuration not in plans["configurations"]:
+        known = ", ".join(plans["configurations"])
+        raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
+    memory = estimate(plans, configuration, read_plans(folder / "dataset.json"))
+    if memory is None:
+        if target is not None:
+            raise GuidinoError(
+                "the memory cannot be estimated: the encoder is not on this machine, or the configuration is not 2D"
+            )
+        return "no estimate of the memory (the encoder is not on this machine, or the configuration is not 2D)"
+    planned = int(PlansManager(plans).get_configuration(configuration).batch_size)
+    batch_size = planned if target is None else memory.largest_batch(target, planned)
+    if batch_size != planned:
+        plans["configurations"][configuration]["batch_size"] = batch_size
+    text = memory.describe(batch_size)
+    if target is not None and memory.total(batch_size) > target:
+        text += f"; more than {target:g} GB even so: a smaller encoder, input size or patch is needed"
+    return text
 
 
 def show(path: Path) -> None:

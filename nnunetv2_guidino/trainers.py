@@ -29,12 +29,12 @@ from nnunetv2_guidino.seeding import SeededDataLoader, environment_variable, see
 from nnunetv2_guidino.token_encoder import find_encoder, read_encoder_config
 
 GRAMMAR = (
-    "nnUNetTrainerGuiDINO[LoRA][_<N>epochs][_<M>iterations][_seed<k>] or "
+    "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_seed<k>] or "
     "nnUNetTrainerGuiDINOBaseline[_<N>epochs][_<M>iterations][_seed<k>], for example "
     "nnUNetTrainerGuiDINO_100epochs_seed1"
 )
 _NAME = re.compile(
-    r"nnUNetTrainerGuiDINO(?P<kind>Baseline|LoRA|)"
+    r"nnUNetTrainerGuiDINO(?P<kind>Baseline|(?:Paper)?(?:LoRA)?)"
     r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_seed(?P<seed>\d+))?"
 )
 
@@ -53,8 +53,12 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
     if match is None:
         raise GuidinoError(f"there is no trainer {name}. The names are {GRAMMAR}")
     base = {
-        "": nnUNetTrainerGuiDINO, "LoRA": nnUNetTrainerGuiDINOLoRA, "Baseline": nnUNetTrainerGuiDINOBaseline
-    }[match["kind"]]  # fmt: skip
+        "": nnUNetTrainerGuiDINO,
+        "LoRA": nnUNetTrainerGuiDINOLoRA,
+        "Paper": nnUNetTrainerGuiDINOPaper,
+        "PaperLoRA": nnUNetTrainerGuiDINOPaperLoRA,
+        "Baseline": nnUNetTrainerGuiDINOBaseline,
+    }[match["kind"]]
     if name == base.__name__:
         return base
     settings = {key: int(match[key]) for key in ("epochs", "iterations", "seed") if match[key] is not None}
@@ -132,6 +136,10 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
     The section "guidino" of the plans describes the guide (see GuideConfig); without one, the defaults hold.
     """
 
+    lora: LoRA | None = None  # where the plans set none
+    adamw = False  # instead of nnU-Net's SGD; LoRA needs it
+    largest_batch: int | None = None
+
     def __init__(
         self,
         plans: dict[str, Any],
@@ -141,6 +149,11 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.largest_batch is not None:
+            batch_size = min(self.largest_batch, self.configuration_manager.batch_size)
+            self.configuration_manager.configuration["batch_size"] = batch_size
+        if self.lora is not None and GuideConfig.from_plans(self.plans_manager.plans).lora is None:
+            self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(self.lora)
         self.restoring = False
         self.guide_config: GuideConfig | None = None  # -> initialize
         self.guide_progress: GuideProgress | None = None  # -> on_train_start
@@ -225,21 +238,20 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        config = GuideConfig.from_plans(self.plans_manager.plans)
-        if config.lora is not None:
-            return self._configure_adamw(config.lora.learning_rate)
+        lora = GuideConfig.from_plans(self.plans_manager.plans).lora
+        if self.adamw or lora is not None:
+            return self._configure_adamw(lora)
         optimizer, lr_scheduler = super().configure_optimizers()
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         return optimizer, lr_scheduler
 
-    def _configure_adamw(self, adapter_rate: float) -> tuple[Any, Any]:
-        """One optimizer, since nnU-Net steps one: AdamW, the paper's (section 4.2), which LoRA needs."""
+    def _configure_adamw(self, lora: LoRA | None) -> tuple[Any, Any]:
+        """One optimizer with a group for LoRA, since nnU-Net steps one."""
         trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in trainable if "lora_" not in name], "lr": PAPER_LEARNING_RATE},
-            {"params": [p for name, p in trainable if "lora_" in name], "lr": adapter_rate},
-        ]
+        groups = [{"params": [p for name, p in trainable if "lora_" not in name], "lr": PAPER_LEARNING_RATE}]
+        if lora is not None:
+            groups.append({"params": [p for name, p in trainable if "lora_" in name], "lr": lora.learning_rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
 
@@ -328,18 +340,19 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
 class nnUNetTrainerGuiDINOLoRA(nnUNetTrainerGuiDINO):
     """nnUNetTrainerGuiDINO with LoRA on the token encoder; where the plans do not set it, with its defaults."""
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        config = GuideConfig.from_plans(plans)
-        if config.lora is None:
-            self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(LoRA())
+    lora = LoRA()
+
+
+class nnUNetTrainerGuiDINOPaper(nnUNetTrainerGuiDINO):
+    """nnUNetTrainerGuiDINO with what section 4.2 of the paper states: AdamW, 1e-4, 400 epochs, batches of 4."""
+
+    epochs = 400
+    largest_batch = 4
+    adamw = True
+
+
+class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDINOPaper):
+    """nnUNetTrainerGuiDINOPaper with LoRA on the token encoder."""
 
 
 def _identity(config: GuideConfig) -> dict[str, Any]:

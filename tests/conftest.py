@@ -106,9 +106,11 @@ def planned_trainer(
         fold: int = 0,
         guide: dict[str, Any] | None = None,
         labels: dict[str, Any] | None = None,
+        batch_size: int = 2,
         **dataset: Any,
     ) -> Any:
         plans = planned.plans({"min_input_size": 64, "prototypes": 8, **(guide or {})}).plans
+        plans["configurations"]["2d"]["batch_size"] = batch_size
         dataset_json = {
             "channel_names": {"0": "R", "1": "G", "2": "B"},
             "labels": labels or {"background": 0, "polyp": 1},

@@ -18,6 +18,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     plans = planned.plans({}).plans
     del plans["guidino"]
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "polyp": 1}}))
     return folder
 
 
@@ -107,6 +108,8 @@ def test_what_is_written_no_longer_depends_on_the_environment(folder, monkeypatc
         (["-o", "New", "--set", "encoder_config={}"], "filled in when training starts"),
         (["-o", "New", "--set", "configurations.2d.batch=4"], "no 'batch' there; there are data_identifier"),
         (["-o", "New", "--set", "configurations.2d.batch_size=4.5"], "batch_size is 2 in the plans; expected int"),
+        (["-o", "New", "-c", "3d_fullres"], "-c 3d_fullres: the plans have no such configuration; there are 2d"),
+        (["-o", "New", "--encoder", "/gone", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
         (["-o", "New", "-d", "Dataset998_Gone"], "does not exist"),
         (["-o", "New", "-d", "998"], "-d 998: Could not find a dataset"),
     ],
@@ -116,6 +119,32 @@ def test_wrong_options_are_refused_and_nothing_is_written(arguments, message, fo
     assert plan(*arguments) == 1
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_batch_size_is_lowered_to_fit(folder, capsys):
+    large = ["--set", "configurations.2d.batch_size=12", "--set", "configurations.2d.patch_size=[512, 512]", "--lora"]
+    estimates = {}
+    for target in (100, 4, 2, 0.1):
+        name = f"Fit{target}"
+        assert plan("-o", name, "--gpu_memory_target_in_gb", str(target), *large) == 0
+        batch = json.loads((folder / f"{name}.json").read_text())["configurations"]["2d"]["batch_size"]
+        printed = capsys.readouterr().out
+        gigabytes = float(printed.split(f"at batch size {batch}: ")[1].split()[0])
+        estimates[target] = batch, gigabytes
+        assert ("even so" in printed) == (gigabytes > target)
+    assert estimates[100][0] == 12
+    assert 12 > estimates[4][0] > estimates[2][0] > 2
+    assert estimates[4][1] <= 4
+    assert estimates[0.1][0] == 2
+
+
+def test_lora_and_larger_encoders_need_more_memory(folder, capsys):
+    needed = []
+    for i, options in enumerate([[], ["--lora"], ["--encoder", "facebook/dinov2-large", "--lora"]]):
+        assert plan("-o", f"New{i}", "--min-input-size", "512", *options) == 0
+        needed.append(float(capsys.readouterr().out.split("guide ")[-1].split(")")[0]))
+    assert needed == sorted(needed)
+    assert needed[0] < needed[1] < needed[2]
 
 
 @pytest.mark.parametrize("layer", ["0x", "first", "1,,2"])

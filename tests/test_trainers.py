@@ -10,6 +10,7 @@ from nnunetv2_guidino.trainers import (
     nnUNetTrainerGuiDINO,
     nnUNetTrainerGuiDINOBaseline,
     nnUNetTrainerGuiDINOLoRA,
+    nnUNetTrainerGuiDINOPaper,
     trainer_class,
 )
 
@@ -22,6 +23,10 @@ from nnunetv2_guidino.trainers import (
         ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", nnUNetTrainerGuiDINO, 2, 10, 3),
         ("nnUNetTrainerGuiDINO_seed0", nnUNetTrainerGuiDINO, None, None, 0),
         ("nnUNetTrainerGuiDINOLoRA", nnUNetTrainerGuiDINOLoRA, None, None, None),
+        ("nnUNetTrainerGuiDINOPaper", nnUNetTrainerGuiDINOPaper, 400, None, None),
+        ("nnUNetTrainerGuiDINOPaper_3epochs", nnUNetTrainerGuiDINOPaper, 3, None, None),
+        ("nnUNetTrainerGuiDINOPaperLoRA_seed2", nnUNetTrainerGuiDINOPaper, 400, None, 2),
+        ("nnUNetTrainerGuiDINOPaperLoRA", nnUNetTrainerGuiDINOLoRA, 400, None, None),
         ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", nnUNetTrainerGuiDINOLoRA, 3, None, 1),
         ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
         ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
@@ -43,6 +48,7 @@ def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
         "nnUNetTrainerGuiDINO_0epochs",
         "nnUNetTrainerGuiDINO_seed1_5epochs",
         "nnUNetTrainerGuiDINOBaselineLoRA",
+        "nnUNetTrainerGuiDINOLoRAPaper",
         "nnUNetTrainerGuiDINOX",
     ],
 )
@@ -64,6 +70,19 @@ def test_frozen_encoder_is_not_in_the_optimizer(planned_trainer):
     for name, parameter in trainer.network.named_parameters():
         assert (id(parameter) in optimized) == (not name.startswith("token_encoder.vit")), name
     assert type(trainer.optimizer) is torch.optim.SGD
+
+
+@pytest.mark.parametrize(("planned", "used"), [(2, 2), (12, 4)])
+def test_paper_s_recipe(planned, used, planned_trainer):
+    trainer = planned_trainer("nnUNetTrainerGuiDINOPaper")
+    assert trainer.num_epochs == 400
+    trainer = planned_trainer("nnUNetTrainerGuiDINOPaperLoRA_10epochs", batch_size=planned)
+    trainer.initialize()
+    assert trainer.batch_size == used
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [1e-4, 5e-4]
+    trainer.lr_scheduler.step(5)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
 def test_seed_fixes_the_network(planned_trainer):

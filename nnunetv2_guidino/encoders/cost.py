@@ -24,6 +24,7 @@ class Cost:
         tokens: Patch tokens.
         flops: Floating-point operations, a multiplication and an addition counting two.
         parameters: Of the blocks that are used.
+        trainable: Those of them that are LoRA's, or the convolution's before the encoder.
         weight_bytes: Of these, in float32.
         activation_bytes: What the forward pass keeps for the backward pass, in float32; 0 where it is frozen.
         working_bytes: The largest tensor that it makes, in float32.
@@ -32,6 +33,7 @@ class Cost:
     tokens: int
     flops: int
     parameters: int
+    trainable: int
     weight_bytes: int
     activation_bytes: int
     working_bytes: int
@@ -68,6 +70,7 @@ def encoder_cost(
         tokens=rows * columns,
         flops=counter.get_total_flops(),
         parameters=parameters,
+        trainable=sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad),
         weight_bytes=4 * parameters,
         activation_bytes=sum(storage.nbytes() for storage in kept.values()),
         working_bytes=4 * rows * columns * mlp,

@@ -54,7 +54,9 @@ class CachedTokens:
         self.tokens = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
         self.masks = torch.empty(count, 1, *fold.patch_size, dtype=torch.bool)
         device = next(encoder.parameters()).device
-        bar = tqdm(patches(fold, part, per_case), total=count, desc=f"tokens, {part}", unit="patch", leave=False)
+        bar = tqdm(
+            patches(fold, part, per_case), total=count, desc=f"tokens, {part}", unit="patch", leave=False, disable=None
+        )
         for i, (image, mask) in enumerate(bar):
             with torch.no_grad():
                 tokens = encoder(image[None].to(device))[0]
