@@ -24,6 +24,7 @@ from nnunetv2_guidino.lora import parameter_counts
 from nnunetv2_guidino.losses import GuidedLoss
 from nnunetv2_guidino.lr_scheduler import GroupPolyLRScheduler
 from nnunetv2_guidino.network import GuidedNetwork
+from nnunetv2_guidino.progress import GuideProgress, fixed_patches, prototypes_in_use, reported
 from nnunetv2_guidino.seeding import SeededDataLoader, environment_variable, seed_everything
 from nnunetv2_guidino.token_encoder import find_encoder, read_encoder_config
 
@@ -155,6 +156,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(self.lora)
         self.restoring = False
         self.guide_config: GuideConfig | None = None  # -> initialize
+        self.guide_progress: GuideProgress | None = None  # -> on_train_start
 
     def initialize(self) -> None:
         """Build the network and load the pretrained encoder, unless a checkpoint is about to bring all weights."""
@@ -267,7 +269,8 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
 
     def _add_logged_values(self) -> None:
         self.logged_terms = [f"{term}_loss" for term in self.loss.terms]
-        values = [f"{part}_{term}" for part in ("train", "val") for term in self.logged_terms] + ["guide_dice"]
+        values = [f"{part}_{term}" for part in ("train", "val") for term in self.logged_terms]
+        values += ["guide_dice", "prototypes_in_use"]
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -308,7 +311,30 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             )
             self.print_to_log_file(f"{part} losses:", ", ".join(terms))
         self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
+        in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
+        self.logger.log("prototypes_in_use", in_use, self.current_epoch)
         super().on_epoch_end()
+        if self.guide_progress is not None:
+            with reported(self.print_to_log_file):
+                self.guide_progress.record(self._guided_network(), self.current_epoch)
+                self.guide_progress.draw(self.logger.get_checkpoint(), len(self._guided_network().tokenbook.prototypes))
+
+    # guide_progress.png, beside nnU-Net's progress.png
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        training, self.validation_dataset = super().get_tr_and_val_datasets()
+        return training, self.validation_dataset
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.local_rank != 0:
+            return
+        with reported(self.print_to_log_file):
+            patch_size, foreground = self.configuration_manager.patch_size, self.label_manager.foreground_labels
+            images, masks = fixed_patches(self.validation_dataset, patch_size, foreground)
+            folder = Path(self.output_folder)
+            self.guide_progress = GuideProgress(folder, images, masks, self.num_epochs, self.current_epoch)
+            self.guide_progress.record(self._guided_network(), self.current_epoch)
 
 
 class nnUNetTrainerGuiDINOLoRA(nnUNetTrainerGuiDINO):

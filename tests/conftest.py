@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from nnunet_workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Callable[[str], Path]:
-    """Folder of a real data set, by name; skips where it is absent, since none may be shipped."""
-    root = Path(os.environ.get("GUIDINO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+def real_data_root() -> Path:
+    """Where real data sets may lie; none is shipped."""
+    return Path(os.environ.get("GUIDINO_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data(real_data_root: Path) -> Callable[[str], Path]:
+    """Folder of a real data set, by name; skips where it is absent."""
 
     def folder(name: str) -> Path:
-        if not (root / name).is_dir():
-            pytest.skip(f"no {name} in {root}; set GUIDINO_TEST_DATA to a folder that has it")
-        return root / name
+        if not (real_data_root / name).is_dir():
+            pytest.skip(f"no {name} in {real_data_root}; set GUIDINO_TEST_DATA to a folder that has it")
+        return real_data_root / name
 
     return folder
 
@@ -55,6 +63,25 @@ def dinov2_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "dinov2-small"
     export_dinov2(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, real_data_root: Path) -> Workspace:
+    """nnU-Net's folders with twelve small images, preprocessed; the last four validate fold 0."""
+    from nnunet_workspace import prepared_workspace, small_cases
+
+    return prepared_workspace(tmp_path_factory.mktemp("nnunet"), small_cases(real_data_root), validation=4)
+
+
+@pytest.fixture(scope="session")
+def trained_models(workspace: Workspace, tiny_encoder: Callable[[str], Path]) -> dict[str, Path]:
+    """Model folders of a plain and a guided network, trained for a moment on fold 0."""
+    folders = {}
+    for name, kind in (("plain", "Baseline"), ("guided", "")):
+        trainer = f"nnUNetTrainerGuiDINO{kind}_1epochs_5iterations_seed0"
+        workspace.train(trainer, GUIDINO_ENCODER=str(tiny_encoder("dinov3")))
+        folders[name] = workspace.model_folder(trainer)
+    return folders
 
 
 @pytest.fixture
@@ -94,3 +121,17 @@ def planned_trainer(
         return trainer_class(name)(plans, "2d", fold, dataset_json, torch.device("cpu"))
 
     return build
+
+
+@pytest.fixture
+def guidino(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a subcommand in this process; returns what it prints. An error of the user raises AssertionError with it."""
+    from nnunetv2_guidino.cli import main
+
+    def run(*arguments: object) -> str:
+        status = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        return out
+
+    return run

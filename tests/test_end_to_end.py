@@ -11,37 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nnunet_workspace import DATASET, TINY_PLANS, Workspace, write_dataset, write_tiny_plans
+from nnunet_workspace import DATASET, TINY_PLANS, Workspace
 from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-SIZE = 64
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "PYTHONPATH": os.pathsep.join(
         [str(Path(__file__).parent / "no_network"), *filter(None, [os.environ.get("PYTHONPATH")])]
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, real_data) -> Workspace:
-    """Twelve small real colonoscopy images, preprocessed."""
-    workspace = Workspace(tmp_path_factory.mktemp("nnunet"))
-    source = real_data("kvasir-seg-352")
-    split = json.loads((source / "split.json").read_text())
-    cases = {}
-    for name in [*split["train"][:8], *split["val"][:4]]:
-        stem = Path(name).stem
-        image = Image.open(next((source / "images").glob(f"{stem}.*"))).convert("RGB").resize((SIZE, SIZE))
-        mask = Image.open(next((source / "masks").glob(f"{stem}.*"))).convert("L").resize((SIZE, SIZE))
-        cases[stem] = np.asarray(image), np.asarray(mask) > 127
-    write_dataset(workspace.raw / DATASET, cases, validation=4)
-    workspace.run("nnUNetv2_plan_and_preprocess", "-d", 901, "-c", "2d", "--verify_dataset_integrity")
-    write_tiny_plans(workspace)
-    shutil.copy(workspace.raw / DATASET / "splits_final.json", workspace.preprocessed / DATASET)
-    return workspace
 
 
 @pytest.fixture(params=["dinov3", "dinov2-small", "timm_dinov3"])
@@ -51,16 +31,10 @@ def encoder(request, tmp_path, tiny_encoder, dinov2_small) -> Path:
     return shutil.copytree(original, tmp_path / request.param)
 
 
-def train(workspace, trainer, *options, plans=TINY_PLANS, **environment) -> str:
-    return workspace.run(
-        "nnUNetv2_train", 901, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", *options, **environment
-    )
-
-
 def predict(workspace, trainer, output: Path, **environment) -> dict[str, bytes]:
     workspace.run(
         *("nnUNetv2_predict", "-i", workspace.raw / DATASET / "imagesTr", "-o", output, "-d", 901, "-c", "2d", "-f", 0),
-        *("-tr", trainer, "-p", TINY_PLANS, "-device", "cpu", "-npp", 1, "-nps", 1),
+        *("-tr", trainer, "-p", TINY_PLANS, "-device", "cpu", "-npp", 0, "-nps", 0),
         **environment,
     )
     predictions = {path.name: path.read_bytes() for path in sorted(output.glob("*.png"))}
@@ -93,11 +67,15 @@ def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, 
     assert {p.name for p in (folder / "fold_0").glob("checkpoint*")} == {"checkpoint_best.pth"}
 
     shutil.rmtree(encoder)
-    resumed = train(workspace, trainer, "--c", **OFFLINE)
+    resumed = workspace.train(trainer, "--c", **OFFLINE)
     assert "Epoch 0" not in resumed
     for line in ("Epoch 2", "train losses: seg ", "val losses: seg ", "Guide Dice ", "Mean Validation Dice"):
         assert line in resumed
-    assert "Mean Validation Dice" in train(workspace, trainer, "--val", **OFFLINE)
+    assert "Mean Validation Dice" in workspace.train(trainer, "--val", **OFFLINE)
+    with np.load(folder / "fold_0" / "guide_progress.npz") as recorded:
+        assert recorded["finished"].tolist() == [0, 1, 2, 3]  # before and after the kill
+    assert (folder / "fold_0" / "guide_progress.png").is_file()
+    assert "guide_progress.png could not" not in resumed
 
     section = json.loads((folder / "plans.json").read_text())["guidino"]
     assert section["encoder_source"]["folder"] == str(encoder)
@@ -130,20 +108,14 @@ def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, 
     assert after == before
 
 
-def test_baseline_and_residual_encoder_plans(workspace, tiny_encoder):
+def test_baseline_and_residual_encoder_plans(workspace, tiny_encoder, trained_models):
     encoder = {"GUIDINO_ENCODER": str(tiny_encoder("dinov3"))}
-    train(workspace, "nnUNetTrainerGuiDINOBaseline_1epochs_1iterations_seed0")
-    weights = torch.load(
-        workspace.model_folder("nnUNetTrainerGuiDINOBaseline_1epochs_1iterations_seed0")
-        / "fold_0"
-        / "checkpoint_final.pth",
-        weights_only=False,
-    )
-    assert weights["trainer_name"] == "nnUNetTrainerGuiDINOBaseline_1epochs_1iterations_seed0"
+    weights = torch.load(trained_models["plain"] / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert weights["trainer_name"] == trained_models["plain"].name.split("__")[0]
     assert not any("token" in name for name in weights["network_weights"])
     workspace.run("nnUNetv2_plan_experiment", "-d", 901, "-pl", "nnUNetPlannerResEncM")
     trainer = "nnUNetTrainerGuiDINO_1epochs_1iterations"
-    train(workspace, trainer, plans="nnUNetResEncUNetMPlans", **encoder)
+    workspace.train(trainer, plans="nnUNetResEncUNetMPlans", **encoder)
     best = workspace.run(
         *("nnUNetv2_find_best_configuration", 901, "-c", "2d", "-tr", trainer, "-p", "nnUNetResEncUNetMPlans", "-f", 0),
         "--disable_ensembling",

@@ -18,7 +18,7 @@ import numpy as np
 from nnunetv2_guidino.demo.dataset import phantom_cases, read_cases, write_dataset
 from nnunetv2_guidino.demo.dinov2 import export_dinov2, find_onnx
 from nnunetv2_guidino.demo.nnunet_commands import run_command
-from nnunetv2_guidino.demo.picture import draw_comparison, read_guides
+from nnunetv2_guidino.demo.picture import draw_comparison
 from nnunetv2_guidino.plans import derive_plans
 
 DATASET = "Dataset900_GuidinoDemo"
@@ -130,6 +130,8 @@ def train_and_predict(name: str, trainer: str, root: Path, device: str) -> Resul
 
 def draw_picture(root: Path, model_folder: Path, results: dict[str, Result], device: str) -> None:
     """comparison.png, of the first held-out cases by name."""
+    from nnunetv2_guidino.guide.predictor import GuidePredictor
+
     dataset = root / "nnUNet_raw" / DATASET
     truths = sorted((dataset / "labelsTs").iterdir())[:PICTURED_CASES]
     images = [dataset / "imagesTs" / f"{truth.stem}_0000.png" for truth in truths]
@@ -140,7 +142,8 @@ def draw_picture(root: Path, model_folder: Path, results: dict[str, Result], dev
         for name, result in results.items()
     }
     with (root / "logs" / "picture.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        guides = read_guides(model_folder, images, device)
+        predictor = GuidePredictor(model_folder, ["0"], "checkpoint_final.pth", device)
+        guides = [predictor.predict([image]).guide[0] for image in images]
     draw_comparison(root / "comparison.png", images, truths, guides, predictions)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from nnunetv2_guidino.dataset_conversion.image_files import SourceFile, read_image, read_mask
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -27,24 +28,16 @@ def phantom_cases(part: str, count: int, seed: int) -> list[Case]:
     return [Case(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
 
 
-def read_image(path: Path, mode: str) -> Image.Image:
-    try:
-        return Image.open(path).convert(mode)
-    except OSError as error:
-        raise GuidinoError(f"{path} is not an image that can be read: {error}") from error
-
-
-def read_mask(path: Path) -> Image.Image:
-    """A mask of 0/1 or 0/255 (JPEG noise allowed) as an image of 0 and 1."""
-    grey = np.asarray(read_image(path, "L"))
-    if 1 < grey.max() <= 127:
-        raise GuidinoError(f"{path}: a mask has 0 for background and 1 or 255 for foreground, not {grey.max()}.")
-    return Image.fromarray((grey > (127 if grey.max() > 1 else 0)).astype(np.uint8))
-
-
-def read_case(image_file: Path, mask_file: Path) -> Case:
+def read_case(folder: Path, image_file: Path, mask_file: Path) -> Case:
     """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
-    image, mask = read_image(image_file, "RGB"), read_mask(mask_file)
+    try:
+        image = read_image(SourceFile(folder, f"images/{image_file.name}"), "RGB")
+    except (OSError, ValueError) as error:
+        raise GuidinoError(f"{image_file}: {error}") from error
+    try:
+        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"), None)[0])
+    except (OSError, ValueError) as error:
+        raise GuidinoError(f"{mask_file}: {error}") from error
     if image.size != mask.size:
         raise GuidinoError(f"{mask_file} has {mask.size} pixels, but {image_file} has {image.size}.")
     scale = SIZE / min(image.size)
@@ -66,7 +59,7 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Case], list[Case]]:
             f"masks/, found {len(names)}."
         )
     np.random.default_rng(seed).shuffle(names)
-    cases = [read_case(files["images"][name], files["masks"][name]) for name in names]
+    cases = [read_case(folder, files["images"][name], files["masks"][name]) for name in names]
     heldout = round(len(cases) * HELDOUT_FRACTION)
     return cases[heldout:], cases[:heldout]
 

@@ -9,30 +9,6 @@ import numpy as np
 from PIL import Image
 
 
-def read_guides(model_folder: Path, image_files: Sequence[Path], device: str) -> list[np.ndarray]:
-    """The guide of every image, preprocessed as nnU-Net does, as (H, W) in [0, 1] on the image's own grid."""
-    import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(device=torch.device(device), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model_folder), use_folds=(0,))
-    network = predictor.network.to(predictor.device).eval()
-    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-    guides = []
-    for file in image_files:
-        data, _, properties = preprocessor.run_case(
-            [str(file)], None, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
-        )
-        with torch.inference_mode():  # data is (channels, 1, H, W): nnU-Net's 2D images are volumes of one slice
-            guide = network.guide(torch.as_tensor(data[:, 0]).float()[None].to(predictor.device))
-            guide = torch.nn.functional.interpolate(guide.float(), size=data.shape[2:], mode="bilinear")
-        whole = np.zeros(properties["shape_before_cropping"][1:], np.float32)
-        rows, columns = properties["bbox_used_for_cropping"][1:]
-        whole[slice(*rows), slice(*columns)] = guide[0, 0].cpu().numpy()
-        guides.append(whole)
-    return guides
-
-
 def draw_comparison(
     output: Path,
     image_files: Sequence[Path],

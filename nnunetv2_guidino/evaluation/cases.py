@@ -141,8 +141,8 @@ def read_pair(case: Case, reader: type, labels: LabelSet) -> tuple[Array, Array,
 
     Raises GuidinoError for a file that cannot be read, for values that are no labels, and for different geometry.
     """
-    reference, spacing = _read_labels(case.reference, reader, labels.values, labels.ignore)
-    prediction, prediction_spacing = _read_labels(case.prediction, reader, labels.values)
+    reference, spacing = read_labels(case.reference, reader, labels.values, labels.ignore)
+    prediction, prediction_spacing = read_labels(case.prediction, reader, labels.values)
     if reference.shape != prediction.shape:
         raise GuidinoError(f"{case.prediction} has size {prediction.shape}, its reference has {reference.shape}")
     if not np.allclose(spacing, prediction_spacing, rtol=1e-3):
@@ -150,9 +150,13 @@ def read_pair(case: Case, reader: type, labels: LabelSet) -> tuple[Array, Array,
     return reference, prediction, spacing
 
 
-def _read_labels(
+def read_labels(
     file: Path, reader: type, values: list[int], ignore: int | None = None
 ) -> tuple[Array, tuple[float, ...]]:
+    """A segmentation as integers (H, W) or (D, H, W), and its spacing.
+
+    Raises GuidinoError for a file that cannot be read, and for values that are neither labels nor the ignore label.
+    """
     array, spacing = read(file, reader, "read_seg")
     if len(array) != 1:
         raise GuidinoError(f"{file} has {len(array)} channels; a segmentation has one, with a label in each pixel")

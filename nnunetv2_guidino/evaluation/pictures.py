@@ -68,11 +68,15 @@ def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> np
 
 
 def _read_image(case: Case, reader: type, shape: tuple[int, ...]) -> Array:
-    """The image (C, …) scaled to 0…1; colours only where there are three channels."""
     assert case.image is not None
     image, _ = read(case.image, reader, "read_images")
     if image.shape[1:] != shape:
         raise GuidinoError(f"{case.image} has size {image.shape[1:]}, its reference has {shape}")
+    return displayed(image)
+
+
+def displayed(image: Array) -> Array:
+    """An image (C, …) scaled to 0…1 as (3, …) if it has three channels, else the first one as (1, …)."""
     low, high = np.percentile(image, (0.5, 99.5))
     image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
     return image if len(image) == 3 else image[:1]

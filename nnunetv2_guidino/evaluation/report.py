@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,26 @@ def write_report(
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """Write all files or, if that fails, none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        with staged(folder) as temporary:
             for name, content in contents.items():
                 data = content if isinstance(content, bytes) else content.encode()
-                (Path(temporary) / name).write_bytes(data)
-            for name in contents:
-                (Path(temporary) / name).replace(folder / name)
+                (temporary / name).write_bytes(data)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error}") from error
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder. At the end its files move into `folder`; if the end is not reached, they vanish."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        yield Path(temporary)
+        for file in sorted(Path(temporary).rglob("*")):  # a folder before what is in it
+            target = folder / file.relative_to(temporary)
+            if file.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                file.replace(target)
 
 
 def score_rows(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[list[str]]:

@@ -1,11 +1,8 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from evaluation_data import square, write_pngs
-
-from nnunetv2_guidino.cli import main
 
 
 @pytest.fixture
@@ -17,16 +14,3 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     dataset = {"labels": {"background": 0, "object": 1}, "channel_names": {"0": "x"}, "file_ending": ".png"}
     (pred / "dataset.json").write_text(json.dumps(dataset))
     return gt, pred
-
-
-@pytest.fixture
-def guidino(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a subcommand in this process; returns what it prints. An error of the user raises AssertionError with it."""
-
-    def run(*arguments: object) -> str:
-        status = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert status == 0, err
-        return out
-
-    return run

@@ -1,0 +1,56 @@
+"""ISIC 2017, part 1: dermoscopy images with one lesion mask each, from the six folders or zips as published.
+
+The official split is kept: fold 0 trains on Training (2,000) and validates on Validation (150); Test_v2 (600) goes to
+imagesTs and labelsTs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from nnunetv2_guidino.dataset_conversion import conversion
+from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Split
+from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
+
+PART = r"ISIC-2017_(?P<part>Training|Validation|Test_v2)"
+
+ISIC2017 = Dataset(
+    id=502,
+    name="ISIC2017",
+    # the digits keep ISIC_*_superpixels.png out
+    image=rf"{PART}_Data/(?P<stem>ISIC_\d+)(?i:\.jpe?g)",
+    mask=rf"{PART}_Part1_GroundTruth/(?P<stem>ISIC_\d+)(?i:_segmentation\.png)",
+    layout="ISIC-2017_{Training,Validation,Test_v2}_Data and ISIC-2017_{…}_Part1_GroundTruth",
+    labels=("lesion",),
+    counts={"Training": 2000, "Validation": 150, "Test_v2": 600},
+    reference="https://challenge.isic-archive.com/data/#2017 Codella et al., arXiv:1710.05006",
+    licence="CC-0",
+    release="2017",
+    description="Skin lesions in dermoscopy images: part 1 of the ISIC 2017 challenge.",
+)
+
+
+def official_split(cases: list[Case], _: list[SourceFile], problems: list[str]) -> Split:
+    names = {part: sorted(case.name for case in cases if case.part == part) for part in ISIC2017.counts}
+    fold = {"train": names["Training"], "val": names["Validation"]}
+    # without one of the two parts nothing is left of the official fold
+    return Split(frozenset(names["Test_v2"]), (fold,) if fold["train"] and fold["val"] else ())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    conversion.add_arguments(parser, ISIC2017.id)
+
+
+def run(args: argparse.Namespace) -> None:
+    conversion.convert(args, ISIC2017, official_split)
+
+
+if __name__ == "__main__":
+    from nnunetv2_guidino.cli import main
+
+    sys.exit(main(["convert", "isic2017", *sys.argv[1:]]))

@@ -1,0 +1,74 @@
+"""TN3K: ultrasound images with thyroid nodule masks, 2,879 for training and 614 for testing.
+
+The five official folds are kept. The json files beside the images give them as positions in the numerically sorted
+names of the trainval images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from nnunetv2_guidino.dataset_conversion import conversion
+from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Fold, Split
+from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
+
+TN3K = Dataset(
+    id=503,
+    name="TN3K",
+    image=rf"(?P<part>trainval|test)-image/(?P<stem>\d+){conversion.IMAGE_SUFFIX}",
+    mask=rf"(?P<part>trainval|test)-mask/(?P<stem>\d+){conversion.IMAGE_SUFFIX}",
+    layout="{trainval,test}-image/NNNN.jpg and {trainval,test}-mask/NNNN.jpg",
+    labels=("nodule",),
+    case_name="{part}_{stem}",
+    split_files=r"tn3k-trainval-fold[0-4]\.json",
+    counts={"trainval": 2879, "test": 614},
+    may_be_grey=True,
+    reference="https://github.com/haifangong/TRFE-Net-for-thyroid-nodule-segmentation Gong et al., ISBI 2021",
+    licence="none stated for the images; their authors offer them for research",
+    release="2021",
+    description="Thyroid nodules in ultrasound images.",
+)
+
+
+def official_folds(cases: list[Case], files: list[SourceFile], problems: list[str]) -> Split:
+    trainval = sorted(
+        (case for case in cases if case.part == "trainval"), key=lambda case: int(case.name.rpartition("_")[2])
+    )
+    names = [case.name for case in trainval]
+    folds: list[Fold] = []
+    for file in sorted(files, key=lambda file: file.name):
+        try:
+            positions = json.loads(file.read())
+            if sorted(positions["train"] + positions["val"]) != list(range(len(names))):
+                raise ValueError(f"is no fold of the {len(names)} trainval images here; pass --no-split to do without")
+            folds.append({role: [names[position] for position in positions[role]] for role in ("train", "val")})
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{file}: {error!s}")
+    if len(files) != 5:
+        problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to do without")
+    return Split(frozenset(case.name for case in cases if case.part == "test"), tuple(folds))
+
+
+def without_folds(cases: list[Case], _: list[SourceFile], problems: list[str]) -> Split:
+    return Split(frozenset(case.name for case in cases if case.part == "test"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    conversion.add_arguments(parser, TN3K.id)
+    parser.add_argument("--no-split", action="store_true", help="nnU-Net's own five folds instead of the official ones")
+
+
+def run(args: argparse.Namespace) -> None:
+    conversion.convert(args, TN3K, without_folds if args.no_split else official_folds)
+
+
+if __name__ == "__main__":
+    from nnunetv2_guidino.cli import main
+
+    sys.exit(main(["convert", "tn3k", *sys.argv[1:]]))

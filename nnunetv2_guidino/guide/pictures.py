@@ -1,0 +1,123 @@
+"""A panel for each case (image, truth, guide, prediction) and contact sheets of many panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage
+
+from nnunetv2_guidino.evaluation.pictures import displayed
+
+Array = npt.NDArray[Any]
+
+GUIDE_COLOURS = "inferno"
+SHEET_COLUMNS, SHEET_ROWS = 2, 10
+
+
+class Case(NamedTuple):
+    """One case on one grid: (D, H, W), or (1, H, W) for 2D images."""
+
+    title: str
+    image: Array  # (C, D, H, W)
+    guide: Array  # in [0, 1]
+    prediction: Array  # of bool: any foreground
+    truth: Array | None  # the same
+    spacing: Sequence[float]  # of the three axes
+
+
+class Plane(NamedTuple):
+    axis: int
+    position: int
+
+
+def planes(component: Array) -> list[Plane]:
+    """The one slice of a 2D image; of a volume, along each axis the slice with most of the component."""
+    if len(component) == 1:
+        return [Plane(0, 0)]
+    others = ((1, 2), (0, 2), (0, 1))
+    return [Plane(axis, int(component.sum(across).argmax())) for axis, across in enumerate(others)]
+
+
+def largest_component(mask: Array) -> Array:
+    """The largest connected component of a mask that is not empty."""
+    labels, _ = ndimage.label(mask)
+    return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
+
+
+def what_to_see(case: Case) -> Array:
+    """The largest component of the truth, else of the prediction; the guide itself where both are empty."""
+    for mask in (case.truth, case.prediction):
+        if mask is not None and mask.any():
+            return largest_component(mask)
+    return case.guide
+
+
+def draw_panel(case: Case, file: Path) -> None:
+    """Write a panel: one row for a 2D image, three rows (orthogonal planes) for a volume."""
+    shown = planes(what_to_see(case))
+    titles = ["image", *(["truth"] if case.truth is not None else []), "guide", "prediction"]
+    figure = Figure(figsize=(3 * len(titles) + 0.6, 3 * len(shown) + 0.8), layout="constrained")
+    grid = figure.subplots(len(shown), len(titles), squeeze=False)
+    image = displayed(case.image)
+    for axes, plane in zip(grid, shown, strict=True):
+        _draw_plane(dict(zip(titles, axes, strict=True)), case, image, plane)
+        if len(shown) > 1:
+            axes[0].set_title(f"{'zyx'[plane.axis]} = {plane.position}", loc="left", fontsize=10)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    figure.colorbar(
+        ScalarMappable(Normalize(0, 1), GUIDE_COLOURS), ax=grid, shrink=0.9, pad=0.01, aspect=25 * len(shown)
+    )
+    figure.suptitle(case.title)
+    figure.savefig(file, dpi=100)
+
+
+def _draw_plane(axes: dict[str, Axes], case: Case, image: Array, plane: Plane) -> None:
+    cut = (slice(None),) * plane.axis + (plane.position,)
+    across = [spacing for axis, spacing in enumerate(case.spacing) if axis != plane.axis]
+    aspect = across[0] / across[1]
+    for title, axis in axes.items():
+        if title == "guide":
+            axis.imshow(case.guide[cut], cmap=GUIDE_COLOURS, vmin=0, vmax=1, aspect=aspect)
+        else:
+            picture = np.dstack([channel[cut] for channel in image])
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect=aspect)
+        axis.set_axis_off()
+        if title == "prediction":
+            _outline(axis, case.prediction[cut], "cyan")
+        if title != "image" and case.truth is not None:
+            _outline(axis, case.truth[cut], "white")
+
+
+def _outline(axes: Axes, mask: Array, colour: str) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.3)
+
+
+def draw_contact_sheets(panels: Sequence[Path], folder: Path) -> list[str]:
+    """Write contact_sheet_1.png, …, of the panels at half their size, in their order; the names of the sheets."""
+    names: list[str] = []
+    for first in range(0, len(panels), SHEET_COLUMNS * SHEET_ROWS):
+        thumbnails = [_half(panel) for panel in panels[first : first + SHEET_COLUMNS * SHEET_ROWS]]
+        width, height = (max(sizes) for sizes in zip(*(thumbnail.size for thumbnail in thumbnails), strict=True))
+        rows = -(-len(thumbnails) // SHEET_COLUMNS)
+        sheet = Image.new("RGB", (min(SHEET_COLUMNS, len(thumbnails)) * width, rows * height), "white")
+        for i, thumbnail in enumerate(thumbnails):
+            sheet.paste(thumbnail, (i % SHEET_COLUMNS * width, i // SHEET_COLUMNS * height))
+        names.append(f"contact_sheet_{len(names) + 1}.png")
+        sheet.save(folder / names[-1])
+    return names
+
+
+def _half(file: Path) -> Image.Image:
+    with Image.open(file) as panel:
+        return panel.convert("RGB").reduce(2)

@@ -1,0 +1,42 @@
+"""Small image and mask pairs to convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from nnunetv2_guidino.cli import main
+
+
+def draw_mask(size: tuple[int, int] = (40, 30), level: int = 255) -> Image.Image:
+    """An ellipse of `level` on 0; `size` is (width, height)."""
+    mask = Image.new("L", size)
+    width, height = size
+    ImageDraw.Draw(mask).ellipse((width // 5, height // 4, width * 3 // 4, height * 4 // 5), fill=level)
+    return mask
+
+
+def draw_image(size: tuple[int, int] = (40, 30), seed: int = 0, grey: bool = False) -> Image.Image:
+    shape = (size[1], size[0]) if grey else (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def save(image: Image.Image, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file)
+
+
+def make_pairs(folder: Path, names: list[str], mask_ending: str = ".png") -> Path:
+    """images/NAME.jpg and masks/NAME.png as in Kvasir-SEG."""
+    for seed, name in enumerate(names):
+        save(draw_image(seed=seed), folder / "images" / f"{name}.jpg")
+        save(draw_mask(), folder / "masks" / f"{name}{mask_ending}")
+    return folder
+
+
+def convert(*args: object) -> int:
+    """`guidino convert …` in this process, without workers unless the arguments ask for them."""
+    arguments = [str(arg) for arg in args]
+    return main(["convert", *arguments, *(() if "-np" in arguments else ("-np", "1"))])

@@ -1,0 +1,243 @@
+"""The splits and layouts of each data set, and the ways to call its converter."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pairs import convert, draw_image, draw_mask, make_pairs, save
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def cases_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.iterdir())
+
+
+def read_splits(target: Path) -> list[dict[str, list[str]]]:
+    """splits_final.json, which must be the same where nnU-Net reads it."""
+    preprocessed = target.parents[1] / "nnUNet_preprocessed" / target.name / "splits_final.json"
+    assert preprocessed.read_bytes() == (target / "splits_final.json").read_bytes()
+    return json.loads(preprocessed.read_text())
+
+
+# Kvasir-SEG
+
+
+def test_kvasir_seg_80_10_10(tmp_path: Path, nnunet: Path) -> None:
+    source = make_pairs(tmp_path / "source", [f"cju{i:02}" for i in range(30)])
+    assert convert("kvasir-seg", source) == 0
+    target = nnunet / "Dataset501_KvasirSEG"
+    (fold,) = read_splits(target)
+    test = cases_in(target / "labelsTs")
+    assert (len(fold["train"]), len(fold["val"]), len(test)) == (24, 3, 3)
+    assert sorted(fold["train"] + fold["val"]) == cases_in(target / "labelsTr")
+    assert sorted(fold["train"] + fold["val"] + test) == [f"cju{i:02}" for i in range(30)]
+    assert (fold["val"], test) == (["cju03", "cju08", "cju15"], ["cju12", "cju18", "cju26"]), "the seed is fixed"
+
+
+@pytest.mark.parametrize("form", ["txt", "json"])
+def test_published_lists(form: str, source: Path, tmp_path: Path, nnunet: Path) -> None:
+    lists = {"train": [f"cju{i}" for i in range(7)], "val": ["cju7", "cju8"], "test": ["cju9"]}
+    if form == "json":
+        files = [tmp_path / "split.json"]
+        files[0].write_text(json.dumps(lists))
+    else:
+        files = [tmp_path / f"{role}.txt" for role in lists]
+        for file, names in zip(files, lists.values(), strict=True):
+            file.write_text("".join(f"images/{name}.jpg\n" for name in names))
+    assert convert("kvasir-seg", source, "--split", *files) == 0
+    target = nnunet / "Dataset501_KvasirSEG"
+    assert read_splits(target) == [{"train": lists["train"], "val": lists["val"]}]
+    assert cases_in(target / "labelsTs") == lists["test"]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ([f"cju{i}" for i in range(9)], "cju9: is in none of the lists"),
+        ([f"cju{i}" for i in range(11)], "cju10: is in the lists of --split, but not in SRC"),
+        ([f"cju{i}" for i in range(10)] + ["cju3"], "cju3: is 2 times in the lists"),
+    ],
+)
+def test_lists_that_do_not_fit(
+    train: list[str], message: str, source: Path, tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.txt").write_text("\n".join(train))
+    assert convert("kvasir-seg", source, "--split", tmp_path / "train.txt") == 1
+    assert message in capsys.readouterr().err
+
+
+# ISIC 2017
+
+
+def make_isic(folder: Path, parts: dict[str, int]) -> Path:
+    numbers = itertools.count()
+    for part, count in parts.items():
+        data, masks = folder / f"ISIC-2017_{part}_Data", folder / f"ISIC-2017_{part}_Part1_GroundTruth"
+        for number in itertools.islice(numbers, count):
+            save(draw_image(seed=number), data / f"ISIC_{number:07}.jpg")
+            save(draw_image(), data / f"ISIC_{number:07}_superpixels.png")
+            save(draw_mask(), masks / f"ISIC_{number:07}_segmentation.png")
+        (data / f"ISIC-2017_{part}_Data_metadata.csv").write_text("image_id,age_approximate,sex\n")
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_isic2017_official_split(zipped: bool, tmp_path: Path, nnunet: Path) -> None:
+    source = make_isic(tmp_path / "isic", {"Training": 6, "Validation": 2, "Test_v2": 3})
+    sources = [source]
+    if zipped:
+        sources = [Path(shutil.make_archive(str(folder), "zip", source, folder.name)) for folder in source.iterdir()]
+        assert len(sources) == 6
+    assert convert("isic2017", *sources) == 0
+    target = nnunet / "Dataset502_ISIC2017"
+    names = [f"ISIC_{number:07}" for number in range(11)]
+    assert read_splits(target) == [{"train": names[:6], "val": names[6:8]}]
+    assert cases_in(target / "labelsTr") == names[:8]
+    assert cases_in(target / "labelsTs") == names[8:]
+
+
+def test_isic2017_without_training_part(tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert("isic2017", make_isic(tmp_path / "isic", {"Validation": 5})) == 0
+    assert "Training: the number of cases is 0 instead of 2,000" in capsys.readouterr().err
+    assert not list(nnunet.parent.rglob("splits_final.json")), "the official fold needs both parts"
+
+
+def test_isic2017_without_training_cases(tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert("isic2017", make_isic(tmp_path / "isic", {"Test_v2": 2})) == 1
+    assert "no training cases" in capsys.readouterr().err
+
+
+# TN3K
+
+
+def make_tn3k(folder: Path, trainval: list[str], test: list[str], grey: bool = True) -> Path:
+    """One picture and one mask under many names, which is what makes the official 3,493 cases affordable."""
+    save(draw_image((16, 12), grey=grey), folder / "image.jpg")
+    save(draw_mask((16, 12)), folder / "mask.png")
+    for part, names in (("trainval", trainval), ("test", test)):
+        for kind, ending in (("image", "jpg"), ("mask", "png")):
+            (folder / f"{part}-{kind}").mkdir()
+            for name in names:
+                (folder / f"{part}-{kind}" / f"{name}.{ending}").hardlink_to(folder / f"{kind}.{ending}")
+    return folder
+
+
+def write_folds(folder: Path, count: int) -> None:
+    for k in range(5):
+        fold = {role: [i for i in range(count) if (i % 5 == k) == (role == "val")] for role in ("train", "val")}
+        (folder / f"tn3k-trainval-fold{k}.json").write_text(json.dumps(fold))
+
+
+def test_tn3k_folds_are_positions_in_numerical_order(tmp_path: Path, nnunet: Path) -> None:
+    source = make_tn3k(tmp_path / "tn3k", ["9", "10", "8", "100", "2"], ["0", "1"])
+    write_folds(source, 5)
+    assert convert("tn3k", source) == 0
+    target = nnunet / "Dataset503_TN3K"
+    assert [fold["val"] for fold in read_splits(target)] == [[f"trainval_{n}"] for n in (2, 8, 9, 10, 100)]
+    assert cases_in(target / "labelsTs") == ["test_0", "test_1"]
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_tn3k_has_one_channel_if_all_images_are_grey(grey: bool, tmp_path: Path, nnunet: Path) -> None:
+    source = make_tn3k(tmp_path / "tn3k", list("01234"), [])
+    save(draw_image((16, 12), grey=True).convert("RGB"), source / "trainval-image" / "5.png")
+    save(draw_image((16, 12), grey=grey), source / "trainval-image" / "6.png")
+    for number in "56":
+        save(draw_mask((16, 12)), source / "trainval-mask" / f"{number}.png")
+    assert convert("tn3k", source, "--no-split") == 0
+    target = nnunet / "Dataset503_TN3K"
+    channels = json.loads((target / "dataset.json").read_text())["channel_names"]
+    assert channels == ({"0": "grey"} if grey else {"0": "R", "1": "G", "2": "B"})
+    for file in (target / "imagesTr").iterdir():
+        with Image.open(file) as image:
+            assert image.mode == ("L" if grey else "RGB")
+
+
+def test_tn3k_folds_that_do_not_fit(tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_tn3k(tmp_path / "tn3k", list("01234"), [])
+    write_folds(source, 6)
+    (source / "tn3k-trainval-fold4.json").unlink()
+    assert convert("tn3k", source) == 1
+    error = capsys.readouterr().err
+    assert "fold0.json: is no fold of the 5 trainval images" in error
+    assert "found 4 of the five" in error
+
+
+@pytest.mark.slow
+def test_tn3k_official_folds(
+    real_data: Callable[[str], Path], tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_tn3k(tmp_path / "tn3k", [f"{i:04}" for i in range(2879)], [f"{i:04}" for i in range(614)])
+    for file in real_data("tn3k-parts").glob("*.json"):
+        shutil.copy(file, source)
+    assert convert("tn3k", source, "-np", "2") == 0
+    assert "warning" not in capsys.readouterr().err
+    splits = read_splits(nnunet / "Dataset503_TN3K")
+    assert [len(fold["val"]) for fold in splits] == [576, 576, 576, 576, 575]
+    for k, fold in enumerate(splits):
+        official = json.loads((source / f"tn3k-trainval-fold{k}.json").read_text())
+        assert fold["val"] == [f"trainval_{position:04}" for position in official["val"]]
+        assert len(set(fold["train"]) | set(fold["val"])) == 2879
+
+
+# any folder
+
+
+def test_folder_with_label_maps(tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "my data"
+    levels = np.array(draw_mask())
+    levels[:8, :10] = 100
+    save(draw_image(grey=True), source / "images" / "a.tif")
+    save(Image.fromarray(levels), source / "masks" / "a.bmp")
+    assert convert("folder", source) == 1
+    assert "no two-level mask" in capsys.readouterr().err
+    assert convert("folder", source, "--labels", "tool=100") == 1
+    assert "[255], which --labels does not name" in capsys.readouterr().err
+    assert convert("folder", source, "--labels", "polyp=255, tool=100", "-d", "42") == 0
+    target = nnunet / "Dataset042_my_data"
+    assert json.loads((target / "dataset.json").read_text())["labels"] == {"background": 0, "polyp": 1, "tool": 2}
+    with Image.open(target / "labelsTr" / "a.png") as labels:
+        np.testing.assert_array_equal(np.asarray(labels), np.select([levels == 255, levels == 100], [1, 2]))
+
+
+@pytest.mark.parametrize("labels", ["a=0", "a=256", "a=1,a=2", "a=1,b=1", "a,b", "background=1", "=1", "a=x", ""])
+def test_bad_labels(labels: str, source: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        convert("folder", source, "--labels", labels)
+    assert "--labels" in capsys.readouterr().err
+
+
+# ways to call
+
+
+@pytest.mark.parametrize("script", ["Dataset501_KvasirSEG", "folder"])
+def test_scripts_run_from_a_clone_that_is_not_installed(
+    script: str, source: Path, nnunet: Path, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, REPOSITORY / "dataset_conversion" / f"{script}.py", source, "-np", "2"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+    failed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "exists; pass --overwrite" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+
+
+def test_converters_run_from_where_a_wheel_puts_them(source: Path, nnunet: Path, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "nnunetv2_guidino", tmp_path / "site" / "nnunetv2_guidino")
+    installed = tmp_path / "site" / "nnunetv2_guidino" / "dataset_conversion"
+    shutil.copytree(REPOSITORY / "dataset_conversion", installed, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "nnunetv2_guidino.cli", "convert", "kvasir-seg", source, "-np", "2"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    assert (nnunet / "Dataset501_KvasirSEG" / "dataset.json").is_file()
