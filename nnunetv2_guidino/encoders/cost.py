@@ -56,7 +56,9 @@ def encoder_cost(
     kept: dict[int, Any] = {}  # storages, so that a view counts once
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[_identity(tensor)] = tensor.untyped_storage()
+        # The meta device has no fused attention. Real ones have, and keep no tokens × tokens matrices.
+        if not (tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2]):
+            kept[_identity(tensor)] = tensor.untyped_storage()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), FlopCounterMode(display=False) as counter:

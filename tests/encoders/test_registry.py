@@ -57,6 +57,29 @@ def test_lora_keeps_activations_and_few_layers_cost_less(family, tiny_encoder):
     assert encoder_cost(config, None, 128, (64, 64)).tokens > whole.tokens
 
 
+@pytest.mark.parametrize("family", ["dinov3", "dinov2", "timm_dinov3"])
+def test_kept_activations_are_those_of_a_real_pass(family, tiny_encoder):
+    import torch
+
+    from nnunetv2_guidino.token_encoder import TokenEncoder, read_encoder_config
+
+    architecture = read_encoder_config(tiny_encoder(family), None)
+    encoder = TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 256, LoRA()).train()
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # alive, so that no address is used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(torch.randn(1, 3, 256, 256))
+    for tensor in (*encoder.parameters(), *encoder.buffers()):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    cost = encoder_cost(architecture, None, 256, (256, 256), lora=LoRA())
+    assert cost.activation_bytes == pytest.approx(measured, rel=0.1)
+
+
 def test_cost_command(capsys):
     assert main(["encoder", "cost", "facebook/dinov2-small", "--sizes", "256", "512"]) == 0
     assert [line.split()[1:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["256", "324"], ["512", "1369"]]
