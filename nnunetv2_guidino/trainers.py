@@ -37,8 +37,6 @@ _NAME = re.compile(
     r"nnUNetTrainerGuiDINO(?P<kind>Baseline|(?:Paper)?(?:LoRA)?)"
     r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_seed(?P<seed>\d+))?"
 )
-
-
 PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
 
 
@@ -120,12 +118,14 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         return train, validation
 
     def save_checkpoint(self, filename: str) -> None:
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # writes nothing
+            return
         # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
         unfinished = Path(f"{filename}.unfinished")
         try:
             super().save_checkpoint(str(unfinished))
-            if unfinished.exists():  # only rank 0 writes, and nobody with --disable_checkpointing
-                unfinished.replace(filename)
+            unfinished.replace(filename)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -139,6 +139,9 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
     lora: LoRA | None = None  # where the plans set none
     adamw = False  # instead of nnU-Net's SGD; LoRA needs it
     largest_batch: int | None = None
+
+    restoring = False  # a checkpoint is about to bring all weights
+    guide_progress: GuideProgress | None = None  # -> on_train_start
 
     def __init__(
         self,
@@ -154,9 +157,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self.configuration_manager.configuration["batch_size"] = batch_size
         if self.lora is not None and GuideConfig.from_plans(self.plans_manager.plans).lora is None:
             self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(self.lora)
-        self.restoring = False
-        self.guide_config: GuideConfig | None = None  # -> initialize
-        self.guide_progress: GuideProgress | None = None  # -> on_train_start
 
     def initialize(self) -> None:
         """Build the network and load the pretrained encoder, unless a checkpoint is about to bring all weights."""
@@ -170,7 +170,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self._refuse_another_guide_in_other_folds(config)
             self.plans_manager.plans[PLANS_KEY] = config.to_plans()
             self.print_to_log_file(f"Token encoder: {source}")
-        self.guide_config = config
         self.print_to_log_file(parameter_counts(dict(self._guided_network().named_children())))
         self._add_logged_values()
 

@@ -124,6 +124,17 @@ def test_failed_checkpoint_leaves_the_last_good_one(planned_trainer, tmp_path, m
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("checkpoint")] == [file.name]
 
 
+def test_other_gpus_leave_the_checkpoint_of_the_first_alone(planned_trainer, tmp_path):
+    """All ranks call save_checkpoint at once; only rank 0 writes."""
+    trainer = planned_trainer("nnUNetTrainerGuiDINO")
+    trainer.initialize()
+    being_written = tmp_path / "checkpoint_latest.pth.unfinished"
+    being_written.write_bytes(b"by rank 0")
+    trainer.local_rank = 1
+    trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    assert [p.name for p in tmp_path.glob("checkpoint*")] == [being_written.name]
+
+
 def test_disabled_checkpointing_writes_nothing(planned_trainer, tmp_path):
     trainer = planned_trainer("nnUNetTrainerGuiDINO")
     trainer.initialize()
