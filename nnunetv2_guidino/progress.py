@@ -45,7 +45,7 @@ def prototypes_in_use(weights: Tensor) -> float:
     Shape:
         weights (K,), summing to one
     """
-    return float(torch.distributions.Categorical(probs=weights.detach()).perplexity())
+    return float(torch.distributions.Categorical(probs=weights.detach(), validate_args=False).perplexity())
 
 
 def fixed_patches(dataset: Any, patch_size: Sequence[int], foreground: Sequence[int]) -> tuple[Array, Array]:

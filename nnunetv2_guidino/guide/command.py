@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _check_device(args.device)
+    if not 0 < args.step_size <= 1:
+        raise GuidinoError(f"-step_size {args.step_size}: expected more than 0 and at most 1 (a whole patch)")
     predictor = GuidePredictor(args.m, args.f, args.chk, args.device, args.step_size, not args.disable_tta)
     ending = predictor.dataset_json["file_ending"]
     cases = image_files(args.i, ending)
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
     rows = []
     try:
         with staged(args.o) as folder:
-            (folder / "panels").mkdir()
+            for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
+                (folder / name).mkdir()
             for name, files in tqdm(cases.items(), desc="guide", unit="case"):
                 reference = args.gt / f"{name}{ending}" if args.gt else None
                 rows.append(_one_case(predictor, labels, name, files, reference, folder))
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         raise GuidinoError(f"{args.o} cannot be written: {error}") from error
     if args.gt:
         print(summary(table))
-    print(f"{args.o}: {len(cases)} guides, panels, {', '.join(sheets)}{', guide.csv' if args.gt else ''}")
+    print(f"{args.o}: guides, panels, {', '.join(sheets)}{', guide.csv' if args.gt else ''}")
 
 
 def _check_device(device: str) -> None:
@@ -100,7 +103,7 @@ def _one_case(
         title = f"{name}: guide's Dice {row['dice']:.3f}, AUC {row['auc']:.3f}"
     spacing = guided.properties["spacing"]
     case = Case(title, image, guided.guide, guided.segmentation > 0, truth, spacing)
-    save_guide(guided.guide, folder / f"{name}{predictor.dataset_json['file_ending']}", guided.properties)
+    save_guide(guided.guide, folder / "guides" / f"{name}{predictor.dataset_json['file_ending']}", guided.properties)
     draw_panel(case, folder / "panels" / f"{name}.png")
     return row
 

@@ -30,11 +30,12 @@ def test_guides_panels_sheet_and_scores(folders, model_folder, guidino):
     printed = guidino("guide", *options, "-gt", folders / "references")
     files = {str(file.relative_to(folders / "out")) for file in (folders / "out").rglob("*.*")}
     cases = {f"{name}.png" for name in "abc"}
-    assert files == cases | {f"panels/{file}" for file in cases} | {"contact_sheet_1.png", "guide.csv"}
+    per_case = {f"{folder}/{file}" for folder in ("guides", "panels") for file in cases}
+    assert files == per_case | {"contact_sheet_1.png", "guide.csv"}
     with (folders / "out" / "guide.csv").open() as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     for name, row in rows.items():
-        guide = np.asarray(Image.open(folders / "out" / f"{name}.png")) / 255
+        guide = np.asarray(Image.open(folders / "out" / "guides" / f"{name}.png")) / 255
         truth = np.asarray(Image.open(folders / "references" / f"{name}.png")) > 0
         assert guide.shape == truth.shape
         scores = guide_scores(guide.ravel(), truth.ravel())
@@ -105,6 +106,11 @@ def test_one_bad_file_is_named_and_nothing_is_written(mutation, message, folders
     with pytest.raises(AssertionError, match=message):
         guidino("guide", *options, "-gt", folders / "references")
     assert list((folders / "out").rglob("*")) == []
+
+
+def test_a_step_of_more_than_a_patch_is_refused(folders, guidino):
+    with pytest.raises(AssertionError, match="-step_size 1.5: expected more than 0 and at most 1"):
+        guidino("guide", "-m", folders, "-i", folders, "-o", folders, "-device", "cpu", "-step_size", 1.5)
 
 
 def test_no_gpu_says_what_to_do(folders, guidino, monkeypatch):
