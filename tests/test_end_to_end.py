@@ -14,6 +14,8 @@ import torch
 from nnunet_workspace import DATASET, TINY_PLANS, Workspace
 from PIL import Image
 
+from nnunetv2_guidino.cli import main
+
 pytestmark = pytest.mark.slow
 
 OFFLINE = {
@@ -121,6 +123,23 @@ def test_baseline_and_residual_encoder_plans(workspace, tiny_encoder, trained_mo
         "--disable_ensembling",
     )
     assert trainer in best
+
+
+def test_two_planned_guides_side_by_side(workspace, tiny_encoder, monkeypatch):
+    """Each plans file has a results folder of its own, which says with what it was trained."""
+    for name, value in workspace.environment.items():
+        if name.startswith("nnUNet_"):
+            monkeypatch.setenv(name, value)
+    trainer = "nnUNetTrainerGuiDINO_1epochs_1iterations"
+    for family, gate in (("dinov2", "input"), ("vit", "bottleneck")):
+        plans = f"nnUNetPlans_{family}"
+        options = ["--encoder", str(tiny_encoder(family)), "--gate", gate]
+        assert main(["plan", "-d", "901", "-p", TINY_PLANS, "-o", plans, *options]) == 0
+        workspace.train(trainer, plans=plans, GUIDINO_ENCODER="/gone")
+    for family, gate in (("dinov2", "input"), ("vit", "bottleneck")):
+        folder = workspace.model_folder(trainer, f"nnUNetPlans_{family}")
+        section = json.loads((folder / "plans.json").read_text())["guidino"]
+        assert (section["encoder_config"]["model_type"], section["gate"]) == (family, gate)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("encoder", metavar="NAME_OR_DIR")
     action.add_argument("--layer", type=parse_layer, help="default: last")
     action.add_argument("--size", type=int, default=256, metavar="PIXELS", help="default: %(default)s")
-    action.add_argument("-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
+    action.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     action.set_defaults(action=_check)
 
     action = actions.add_parser(
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--seeds", type=int, default=1, metavar="N", help="TokenBooks per layer (default: %(default)s)")
     action.add_argument("--steps", type=int, default=320, help="of the TokenBook's training (default: %(default)s)")
     action.add_argument("--patches", type=int, default=1, metavar="N", help="per case (default: %(default)s)")
-    action.add_argument("-device", default="cpu", help="cpu, cuda or mps (default: %(default)s)")
+    action.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     action.set_defaults(action=_probe)
 
     action = actions.add_parser("cost", help="tokens, GFLOPs, parameters and memory at several input sizes")
@@ -120,9 +120,10 @@ def _probe(args: argparse.Namespace) -> None:
     for result in probe(fold, config, args.layers, sizes, *options):
         results.append(result)
         print(f"size {result.size}, layer {result.layer}: guide Dice {mean(result.dice):.3f}", flush=True)
+        if args.output:
+            write_results(results, title, args.output)
     print(table(results))
     if args.output:
-        write_results(results, title, args.output)
         print(f"Wrote {args.output}/probe.txt and probe.png")
     best = max(results, key=lambda result: mean(result.dice))
     print(

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.fold_patches import Fold, patches
 from nnunetv2_guidino.encoders.registry import align
-from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.losses import guide_counts, guide_loss
 from nnunetv2_guidino.token_encoder import TokenEncoder, find_encoder, read_encoder_config
 from nnunetv2_guidino.tokenbook import TokenBook
@@ -118,6 +117,8 @@ def probe(
         layers = range(1, encoder_depth(folder) + 1)
     layers = sorted(layers)
     config = replace(config, layer=layers)
+    for size in sizes:
+        replace(config, min_input_size=size)  # refuses what is no size before time is spent on the others
     architecture = read_encoder_config(folder, config.layer)
     for size in sizes:
         encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size)
@@ -172,9 +173,7 @@ def plot(results: Sequence[Result], title: str, file: Path) -> None:
 
 
 def write_results(results: Sequence[Result], title: str, folder: Path) -> None:
-    """probe.txt and probe.png."""
-    if not results:
-        raise GuidinoError("nothing was probed")
+    """probe.txt and probe.png, written over as more results come."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "probe.txt").write_text(f"{title}\n\n{table(results)}\n")
     plot(results, title, folder / "probe.png")

@@ -106,6 +106,7 @@ def test_guide_finds_bright_squares(dataset, tiny_encoder, capsys):
         (["-p", "Nope"], "Nope.json does not exist; there are nnUNetPlans"),
         (["-f", "1"], "-f 1: there are only the folds 0 to 0"),
         (["--layers", "2,4"], "has 3 blocks"),
+        (["--sizes", "64", "0"], "guidino.min_input_size is 0; expected at least 1"),
         (["--steps", "0"], "--steps 0: expected at least 1"),
     ],
 )
