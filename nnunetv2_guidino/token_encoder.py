@@ -388,7 +388,7 @@ class TokenEncoder(nn.Module):
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
-        licence, licence_url = _licence(folder, pretrained.config.model_type)
+        licence, licence_url = _licence(folder, name, pretrained.config)
         return EncoderSource(
             name, str(folder.resolve()), parameters, file_sha256(_weight_files(folder)), licence, licence_url
         )
@@ -413,16 +413,17 @@ def file_sha256(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _licence(folder: Path, model_type: str) -> tuple[str, str | None]:
-    """Name and address, from the model card beside the weights, else from the family."""
+def _licence(folder: Path, encoder: str, config: Any) -> tuple[str, str | None]:
+    """Name and address, from the model card beside the weights, else from the family and the hub's page."""
     card = folder / "README.md"
     metadata = (metadata_load(card) if card.is_file() else None) or {}
     name = metadata.get("license_name") or metadata.get("license")
-    if model_type == "dinov3_vit" and name in (None, "other"):
+    if name in (None, "other") and "dinov3" in f"{config.model_type} {getattr(config, 'architecture', '')}":
         name = "dinov3-license"
     if name == "dinov3-license":
         return name, "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
-    return name or "unknown (no model card beside the weights)", metadata.get("license_link")
+    page = None if Path(encoder).expanduser().is_dir() else f"https://huggingface.co/{encoder}"
+    return name or "unknown (no model card beside the weights)", metadata.get("license_link") or page
 
 
 @contextmanager

