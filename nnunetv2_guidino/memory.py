@@ -49,7 +49,8 @@ class Memory:
 def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> Memory | None:
     """The planned network as nnU-Net's planner counts it, and the encoder's weights and activations.
 
-    None where it cannot be told: for 3D, and for an encoder that is neither known nor on this machine.
+    None where it cannot be told: for 3D, for an encoder that is neither known nor on this machine, and for a network
+    without nnU-Net's compute_conv_feature_map_size.
     """
     manager = PlansManager(plans)
     settings = manager.get_configuration(configuration)
@@ -67,6 +68,8 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
             manager.get_label_manager(dataset_json).num_segmentation_heads,
             allow_init=False,
         )
+    if not hasattr(network, "compute_conv_feature_map_size"):
+        return None
     cost = encoder_cost(
         architecture, config.layer, config.min_input_size, settings.patch_size, channels, lora=config.lora
     )

@@ -120,11 +120,10 @@ def estimated_memory(plans: dict[str, Any], configuration: str, folder: Path, ta
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
     memory = estimate(plans, configuration, read_plans(folder / "dataset.json"))
     if memory is None:
+        reason = "the encoder is not on this machine, the configuration is not 2D, or the network does not count itself"
         if target is not None:
-            raise GuidinoError(
-                "the memory cannot be estimated: the encoder is not on this machine, or the configuration is not 2D"
-            )
-        return "no estimate of the memory (the encoder is not on this machine, or the configuration is not 2D)"
+            raise GuidinoError(f"the memory cannot be estimated: {reason}")
+        return f"no estimate of the memory: {reason}"
     planned = int(PlansManager(plans).get_configuration(configuration).batch_size)
     batch_size = planned if target is None else memory.largest_batch(target, planned)
     if batch_size != planned:
