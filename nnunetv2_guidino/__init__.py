@@ -3,9 +3,17 @@
 Importing this package stays light: torch and transformers are imported by the modules that need them.
 """
 
+from pathlib import Path
+
 __version__ = "0.1.0"
 
 
 def registration_folder() -> str:
-    """The folder for nnU-Net's variable nnUNet_extTrainer, where the wheel's own registration is not in force."""
-    return f"{__path__[0]}/registration"
+    """The folder for nnU-Net's variable nnUNet_extTrainer, where nnU-Net does not look into this installation.
+
+    A clone has it in this package. A wheel has moved it beside the package, to where nnU-Net keeps its trainers; that
+    helps if nnunetv2 itself is installed elsewhere.
+    """
+    package = Path(__path__[0])
+    in_clone = package / "registration"
+    return str(in_clone if in_clone.is_dir() else package.parent / "nnunetv2" / "training" / "nnUNetTrainer")

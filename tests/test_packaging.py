@@ -24,7 +24,8 @@ def pip(python: Path, *arguments: object) -> None:
 
 
 def output_of(python: Path, code: str) -> str:
-    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd=python.parent)
+    # isolated (-I): neither PYTHONPATH nor this folder may help
+    done = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -44,8 +45,10 @@ def test_wheel_registers_the_trainer_and_leaves_nothing_behind(empty_environment
     assert REGISTRATION in added
     assert {Path(path).parts[0] for path in added} == {"nnunetv2", "nnunetv2_guidino"}
     assert {p for p in added if p.startswith("nnunetv2/") and p.endswith(".py")} == {REGISTRATION}
-    for name in ("py.typed", "registration/nnUNetTrainerGuiDINO.py", "dataset_conversion/Dataset501_KvasirSEG.py"):
+    for name in ("py.typed", "dataset_conversion/Dataset501_KvasirSEG.py"):
         assert f"nnunetv2_guidino/{name}" in added
+    external = output_of(empty_environment, "import nnunetv2_guidino as n; print(n.registration_folder())")
+    assert Path(external) / Path(REGISTRATION).name == folder / REGISTRATION
     guidino = empty_environment.parent / "guidino"
     assert "demo" in subprocess.run([guidino, "--help"], check=True, capture_output=True, text=True).stdout
 

@@ -23,7 +23,7 @@ def test_registration_imports_nothing_for_other_trainers():
     assert output_of(code, cwd=folder).strip() == "[]"
 
 
-def test_registration_folder_holds_that_one_module():
+def test_registration_folder_of_the_clone_holds_that_one_module():
     """nnU-Net imports whatever lies in nnUNet_extTrainer."""
-    names = [p.name for p in Path(nnunetv2_guidino.registration_folder()).iterdir() if p.name != "__pycache__"]
-    assert names == ["nnUNetTrainerGuiDINO.py"]
+    folder = Path(__file__).resolve().parents[1] / "nnunetv2_guidino" / "registration"
+    assert [p.name for p in folder.iterdir() if p.name != "__pycache__"] == ["nnUNetTrainerGuiDINO.py"]
