@@ -34,7 +34,8 @@ def site_packages(python: Path) -> Path:
 
 
 def files_below(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if "pip" not in p.parts[len(folder.parts)]}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)) for path in files if "pip" not in path.parts[len(folder.parts)]}
 
 
 def test_wheel_registers_the_trainer_and_leaves_nothing_behind(empty_environment):

@@ -22,7 +22,8 @@ from nnunetv2_guidino.demo.picture import draw_comparison
 from nnunetv2_guidino.plans import derive_plans
 
 DATASET = "Dataset900_GuidinoDemo"
-TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 40, 5
+TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 24, 5
+VALIDATION_CASES = 8  # at most, of those to train on: nnU-Net predicts each after the training
 BATCH_SIZE = 6  # at most; nnU-Net plans for a GPU
 LAYER = 11  # of 12: on DINOv2 the last layer but one guides better than the last
 
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use the pairs in DIR/images and DIR/masks (0/1 or 0/255), reduced to the demo's size, "
         "instead of generated phantoms; a fifth is held out",
     )
-    parser.add_argument("--epochs", type=at_least(1), default=6, metavar="N", help="default: %(default)s")
+    parser.add_argument("--epochs", type=at_least(1), default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--iterations",
         type=at_least(1),
@@ -103,6 +104,13 @@ def write_plans(preprocessed: Path, encoder: Path) -> None:
     plans_file.write_text(json.dumps(plans, indent=2))
     guided = derive_plans(plans, MODELS["guided"].plans, {"encoder": str(encoder), "layer": LAYER})
     (preprocessed / f"{MODELS['guided'].plans}.json").write_text(json.dumps(guided, indent=2))
+
+
+def write_split(preprocessed: Path, cases: list[str]) -> None:
+    """One fold that validates on few cases."""
+    validation = min(VALIDATION_CASES, max(1, len(cases) // 5))
+    split = {"train": cases[validation:], "val": cases[:validation]}
+    (preprocessed / "splits_final.json").write_text(json.dumps([split]))
 
 
 def score(truths: list[Path], predictions: list[Path]) -> tuple[list[float], list[float]]:
@@ -171,6 +179,7 @@ def run(args: argparse.Namespace) -> None:
     counts = ["-npfp", "1", "-np", "1"]
     run_command("nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d", *counts, root=root, label="preprocess")
     write_plans(root / "nnUNet_preprocessed" / DATASET, encoder)
+    write_split(root / "nnUNet_preprocessed" / DATASET, [case.name for case in train])
 
     suffix = f"_{args.epochs}epochs_{args.iterations}iterations_seed{args.seed}"
     trainers = {name: model.trainer + suffix for name, model in MODELS.items()}
