@@ -17,6 +17,7 @@ PLANS_KEY = "guidino"
 GATES = ("skips", "bottleneck", "input")
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
+GUIDES = ("foreground", "classes")
 
 
 def default_encoder() -> str:
@@ -66,6 +67,8 @@ class GuideConfig:
         prototypes: Size K of the TokenBook.
         similarity: Between token and prototype: "cosine" (equation 1) or "dot".
         readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
+        guides: One guide for the whole "foreground", or one for each of the "classes" (or regions); their maximum gates.
+        slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
         gate: Which features the guide multiplies: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
             GuiDINO-U) or "input" (GuiDINO-W).
         lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
@@ -74,6 +77,7 @@ class GuideConfig:
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
         encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
+        classes: Number of foreground classes or regions, filled in with it.
 
     Raises:
         GuidinoError: For a value of the wrong type or out of range, naming the key.
@@ -85,12 +89,15 @@ class GuideConfig:
     prototypes: int = 256
     similarity: str = "cosine"
     readout: str = "logistic"
+    guides: str = "foreground"
+    slice_stride: int = 1
     gate: str = "skips"
     lambda_guide: float = 1.0
     lambda_boundary: float = 0.1
     lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
     encoder_source: dict[str, Any] | None = None
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         for name, expected in get_type_hints(GuideConfig).items():
@@ -99,7 +106,8 @@ class GuideConfig:
         _check(_is_layer(self.layer), "layer", self.layer, "null (the last), at least 1, or an ascending list of such")
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
-        for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("gate", GATES)):
+        _check(self.slice_stride >= 1, "slice_stride", self.slice_stride, "at least 1 slice")
+        for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("guides", GUIDES), ("gate", GATES)):
             _check(getattr(self, name) in allowed, name, getattr(self, name), "one of " + ", ".join(allowed))
         for name in ("lambda_guide", "lambda_boundary"):
             _check(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 (off) or a positive number")

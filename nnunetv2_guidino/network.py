@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.pretrained_weights import PretrainedWeights
+from nnunetv2_guidino.resizing import area_average, interpolate
+from nnunetv2_guidino.slices import between_slices, slice_positions
 from nnunetv2_guidino.token_encoder import TokenEncoder
 from nnunetv2_guidino.tokenbook import TokenBook
 
@@ -20,27 +23,28 @@ class GuidedNetwork(nn.Module):
     Args:
         network: The planned network, as nnU-Net builds it. The gates "skips" and "bottleneck" need its `encoder` to
             return a list of features, finest first, and its `decoder` to take that list.
-        config: With encoder_config filled in.
+        config: With encoder_config and classes filled in.
         normalization_schemes: nnU-Net's, one per image channel.
         merge_lora: Merge LoRA's adapters when weights are loaded, to predict; else they are trainable.
 
     Shape:
-        (B, n, H, W) -> (B, classes, H, W); with deep supervision on, nnU-Net's list of outputs, finest first, with the
-        guide (B, 1, h, w) as its last entry.
+        Images (B, n, H, W) -> (B, classes, H, W); volumes (B, n, D, H, W) -> (B, classes, D, H, W). With deep
+        supervision on, nnU-Net's list of outputs, finest first, with the guides as its last entry.
 
     Raises:
-        GuidinoError: If encoder_config is missing, or the network cannot be gated that way.
+        GuidinoError: If one of these is missing, or the network cannot be gated that way.
     """
 
     network: Any  # what the plans name
+    awaits_pretrained_weights = False  # nnU-Net's -pretrained_weights may be about to ask for the state dict
 
     def __init__(
         self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str], merge_lora: bool = False
     ):
         super().__init__()
-        if config.encoder_config is None:
+        if config.encoder_config is None or config.classes is None:
             raise GuidinoError(
-                "guidino.encoder_config is missing in the plans. It is filled in when training starts: predict with "
+                "guidino.encoder_config and guidino.classes are missing in the plans. They are filled in when training starts: predict with "
                 "the plans.json in the trained model's folder"
             )
         if config.gate != "input" and not (hasattr(network, "encoder") and hasattr(network, "decoder")):
@@ -49,32 +53,65 @@ class GuidedNetwork(nn.Module):
                 'between; use "input"'
             )
         self.gate = config.gate
+        self.slice_stride = config.slice_stride
         self.network = network
         self.token_encoder = TokenEncoder(
             config.encoder_config, config.layer, normalization_schemes, config.min_input_size, config.lora, merge_lora
         )
-        self.tokenbook = TokenBook(self.token_encoder.channels, config.prototypes, config.similarity, config.readout)
+        self.tokenbook = TokenBook(
+            self.token_encoder.channels,
+            config.prototypes,
+            config.similarity,
+            config.readout,
+            guides=config.classes if config.guides == "classes" else 1,
+        )
 
     @property
     def decoder(self) -> Any:
         """The planned network's: nnU-Net switches deep supervision there."""
         return self.network.decoder
 
+    def guides(self, patch: Tensor) -> Tensor:
+        """One guide, or one for each class or region, at the resolution of the tokens.
+
+        Shape:
+            (B, n, H, W), as nnU-Net preprocessed it -> (B, G, h, w) in [0, 1]
+            (B, n, D, H, W) -> (B, G, D, h, w), slice by slice along the first axis, nnU-Net's through-plane one
+        """
+        if patch.ndim == 4:
+            return self.tokenbook(self.token_encoder(patch))
+        depth = patch.shape[2]
+        positions = slice_positions(depth, self.slice_stride)
+        slices = patch[:, :, positions].transpose(1, 2)
+        guides = self.guides(slices.flatten(0, 1)).unflatten(0, slices.shape[:2])
+        return between_slices(guides.transpose(1, 2), positions, depth)
+
     def guide(self, patch: Tensor) -> Tensor:
-        """(B, n, H, W), as nnU-Net preprocessed it -> (B, 1, h, w) in [0, 1], at the resolution of the tokens."""
-        return self.tokenbook(self.token_encoder(patch))
+        """The one that gates, (B, 1, …): the maximum of the guides."""
+        return self.guides(patch).amax(1, keepdim=True)
 
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
-        guide = self.guide(patch)
+        guides = self.guides(patch)
+        guide = guides.amax(1, keepdim=True)
         if self.gate == "input":
-            segmentation = self.network(apply_gate(patch, guide))
+            # What a cascade's previous stage says is no feature of the image.
+            image, previous = patch.tensor_split([self.token_encoder.image_channels], dim=1)
+            segmentation = self.network(torch.cat((apply_gate(image, guide), previous), dim=1))
         else:
             features = list(self.network.encoder(patch))
             first = 0 if self.gate == "skips" else len(features) - 1
             for level in range(first, len(features)):
                 features[level] = apply_gate(features[level], guide)
             segmentation = self.decoder(features)
-        return [*segmentation, guide] if self.decoder.deep_supervision else segmentation
+        return [*segmentation, guides] if self.decoder.deep_supervision else segmentation
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return PretrainedWeights() if self.awaits_pretrained_weights else super().state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if isinstance(state_dict, PretrainedWeights):
+            state_dict = state_dict.completed(super().state_dict())
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""
@@ -82,14 +119,11 @@ class GuidedNetwork(nn.Module):
 
 
 def apply_gate(feature: Tensor, guide: Tensor) -> Tensor:
-    """feature ⊙ guide, with the guide resized to the feature: averaged where that is coarser, else interpolated.
+    """feature ⊙ guide, with the guide averaged along the axes where the feature is coarser, else interpolated.
 
     Shape:
-        feature (B, C, H, W), guide (B, 1, h, w) -> (B, C, H, W)
+        feature (B, C, …), guide (B, 1, …) -> as feature
     """
-    height, width = feature.shape[2:]
-    if height <= guide.shape[2] and width <= guide.shape[3]:
-        resized = F.adaptive_avg_pool2d(guide, (height, width))
-    else:
-        resized = F.interpolate(guide, size=(height, width), mode="bilinear")
-    return feature * resized.to(feature.dtype)
+    size = feature.shape[2:]
+    coarser = [min(sides) for sides in zip(size, guide.shape[2:], strict=True)]
+    return feature * interpolate(area_average(guide, coarser), size).to(feature.dtype)

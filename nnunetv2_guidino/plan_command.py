@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_guidino.config import GATES, READOUTS, SIMILARITIES, GuideConfig
+from nnunetv2_guidino.config import GATES, GUIDES, READOUTS, SIMILARITIES, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.plans import (
     derive_plans,
@@ -72,6 +72,8 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
     "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
     "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
+    "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
+    "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
     "--gate": {"choices": GATES, "help": "what the guide multiplies"},
     "--lambda-guide": {"type": float, "metavar": "λ", "help": "weight of the guide's cross-entropy; 0: off"},
     "--lambda-boundary": {"type": float, "metavar": "λ", "help": "weight of the boundary loss; 0: off"},

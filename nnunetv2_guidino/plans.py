@@ -11,7 +11,7 @@ from typing import Any
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 
-FILLED_IN = ("encoder_config", "encoder_source")  # by the training
+FILLED_IN = ("encoder_config", "encoder_source", "classes")  # by the training
 
 
 def derive_plans(source_plans: dict[str, Any], name: str, guide: dict[str, Any]) -> dict[str, Any]:

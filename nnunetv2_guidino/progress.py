@@ -40,12 +40,12 @@ def reported(log: Callable[[str], None]) -> Iterator[None]:
 
 
 def prototypes_in_use(weights: Tensor) -> float:
-    """exp(entropy of α): K when all prototypes weigh the same, 1 when one has all the weight.
+    """exp(entropy of α): K when all prototypes weigh the same, 1 when one has all the weight; the mean of all guides.
 
     Shape:
-        weights (K,), summing to one
+        weights (G, K), each row summing to one
     """
-    return float(torch.distributions.Categorical(probs=weights.detach(), validate_args=False).perplexity())
+    return float(torch.distributions.Categorical(probs=weights.detach(), validate_args=False).perplexity().mean())
 
 
 def fixed_patches(dataset: Any, patch_size: Sequence[int], foreground: Sequence[int]) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
@@ -44,6 +46,8 @@ _NOT_ARCHITECTURE = {
 _UNUSED_PARAMETERS = ("mask_token", "pooler")
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
 Layer = int | list[int] | None  # GuideConfig.layer
+# More images at once are no faster, and a volume has hundreds of slices: the widest tensor of ViT-S has 100 MB so.
+TOKENS_AT_ONCE = 2**14
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
 
@@ -257,6 +261,9 @@ class TokenEncoder(nn.Module):
         lora: Adapters on the transformer's linear layers; None for none.
         merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
 
+    A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
+    there are gradients, the parts are encoded once more in the backward pass.
+
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
     """
@@ -282,6 +289,7 @@ class TokenEncoder(nn.Module):
         blocks = _blocks(self.vit)
         *hidden, self.last_layer = _layer_numbers(layer, len(blocks))
         del blocks[self.last_layer :]
+        self.keeps_hidden_tokens = bool(hidden)
         self._hidden_tokens: list[Tensor] = []
         for number in hidden:
             blocks[number - 1].register_forward_hook(self._keep_hidden_tokens)
@@ -326,29 +334,39 @@ class TokenEncoder(nn.Module):
         return rows * self.patch_size, columns * self.patch_size
 
     def forward(self, patch: Tensor) -> Tensor:
+        images = patch[:, : self.image_channels]
+        height, width = self.input_size(*images.shape[2:])
+        tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
+        chunks = images.split(max(1, TOKENS_AT_ONCE // tokens_per_image))
         # The learned convolution lies before the transformer, so its gradient has to pass through.
         with nullcontext() if self.to_rgb is not None or self.has_adapters else torch.no_grad():
-            image = patch[:, : self.image_channels]
-            if self.image_channels == 1:
-                image = image.expand(-1, 3, -1, -1)
-            image = (image - self.shift) * self.scale
-            if self.to_rgb is not None:
-                image = self.to_rgb(image)
-            height, width = self.input_size(*image.shape[2:])
-            if (height, width) != tuple(image.shape[2:]):
-                image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
-            tokens = self._all_tokens(image)
-            # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
-            rows, columns = height // self.patch_size, width // self.patch_size
-            patches = tokens[:, -rows * columns :]
-            return patches.transpose(1, 2).unflatten(2, (rows, columns))
+            encode = self._tokens
+            if len(chunks) > 1 and torch.is_grad_enabled() and not self.keeps_hidden_tokens:
+                # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Not with hidden
+                # tokens: torch.compile cannot collect them in there.
+                encode = partial(checkpoint, encode, use_reentrant=False)
+            return torch.cat([encode(chunk) for chunk in chunks])
+
+    def _tokens(self, image: Tensor) -> Tensor:
+        if self.image_channels == 1:
+            image = image.expand(-1, 3, -1, -1)
+        image = (image - self.shift) * self.scale
+        if self.to_rgb is not None:
+            image = self.to_rgb(image)
+        height, width = self.input_size(*image.shape[2:])
+        if (height, width) != tuple(image.shape[2:]):
+            image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
+        # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
+        rows, columns = height // self.patch_size, width // self.patch_size
+        patches = self._all_tokens(image)[:, -rows * columns :]
+        return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
     def _all_tokens(self, image: Tensor) -> Any:
+        if not self.keeps_hidden_tokens:
+            return self.vit(pixel_values=image, **self._options).last_hidden_state
         self._hidden_tokens.clear()
         last = self.vit(pixel_values=image, **self._options).last_hidden_state
-        return (
-            torch.cat([*map(_final_norm(self.vit), self._hidden_tokens), last], dim=2) if self._hidden_tokens else last
-        )
+        return torch.cat([*map(_final_norm(self.vit), self._hidden_tokens), last], dim=2)
 
     def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
         self._hidden_tokens.append(output[0] if isinstance(output, tuple) else output)

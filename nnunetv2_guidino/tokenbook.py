@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class TokenBook(nn.Module):
     """Compares every token with K learned prototypes and reads a guide off the weighted mean similarity.
 
-    s = Σ_k α_k · sim(token, p_k), with α ≥ 0 and Σ α = 1 (equation 1). The tokens pass a 1×1 projection first.
+    s = Σ_k α_k · sim(token, p_k), with α ≥ 0 and Σ α = 1 (equation 1). The tokens pass a 1×1 projection first, which
+    several guides share; each has its own prototypes, α and read-out.
 
     Read-outs:
         logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start 0). The mean of K random unit prototypes has a
@@ -24,39 +25,40 @@ class TokenBook(nn.Module):
         prototypes: Number K of prototypes.
         similarity: "cosine" or "dot" (scaled by 1/√C, as in attention).
         readout: "logistic" or "affine".
+        guides: Number G of guides.
 
     Shape:
-        tokens (B, C, h, w) -> guide (B, 1, h, w) in [0, 1].
+        tokens (B, C, h, w) -> guides (B, G, h, w) in [0, 1].
     """
 
-    def __init__(self, channels: int, prototypes: int, similarity: str, readout: str):
+    def __init__(self, channels: int, prototypes: int, similarity: str, readout: str, guides: int = 1):
         super().__init__()
         self.similarity = similarity
         self.readout = readout
         self.projection = nn.Conv2d(channels, channels, kernel_size=1)
-        self.prototypes = nn.Parameter(torch.randn(prototypes, channels))
-        self.weight_logits = nn.Parameter(torch.zeros(prototypes))
+        self.prototypes = nn.Parameter(torch.randn(guides, prototypes, channels))
+        self.weight_logits = nn.Parameter(torch.zeros(guides, prototypes))
         if readout == "logistic":
-            self.scale = nn.Parameter(torch.tensor(10 * math.sqrt(prototypes)))
-            self.offset = nn.Parameter(torch.tensor(0.0))
+            self.scale = nn.Parameter(torch.full((guides, 1, 1), 10 * math.sqrt(prototypes)))
+            self.offset = nn.Parameter(torch.zeros(guides, 1, 1))
 
     @property
     def weights(self) -> Tensor:
-        """α of equation (1): (K,), non-negative, summing to one."""
-        return self.weight_logits.softmax(0)
+        """α of equation (1): (G, K), non-negative, summing to one for each guide."""
+        return self.weight_logits.softmax(1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         projected: Tensor = self.projection(tokens)
         prototypes: Tensor = self.prototypes
         if self.similarity == "cosine":
             projected = F.normalize(projected, dim=1)
-            prototypes = F.normalize(prototypes, dim=1)
+            prototypes = F.normalize(prototypes, dim=2)
         else:
             projected = projected / math.sqrt(projected.shape[1])
         # Both similarities are linear in the prototype, so the weighted sum is taken first: one 1×1 convolution
         # instead of K, and no (B, K, h, w) tensor.
-        mean_prototype = self.weights.to(prototypes.dtype) @ prototypes
-        similarity = torch.einsum("bchw,c->bhw", projected, mean_prototype)[:, None]
+        mean_prototype = torch.einsum("gk,gkc->gc", self.weights.to(prototypes.dtype), prototypes)
+        similarity = torch.einsum("bchw,gc->bghw", projected, mean_prototype)
         if self.readout == "logistic":
             return torch.sigmoid(self.scale * similarity + self.offset)
         return 0.5 + 0.5 * similarity

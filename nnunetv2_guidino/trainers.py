@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.resampling.default_resampling import get_do_separate_z
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -140,6 +141,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
     adamw = False  # instead of nnU-Net's SGD; LoRA needs it
     largest_batch: int | None = None
 
+    starting = False  # nnU-Net starts the training
     restoring = False  # a checkpoint is about to bring all weights
     guide_progress: GuideProgress | None = None  # -> on_train_start
 
@@ -160,7 +162,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
 
     def initialize(self) -> None:
         """Build the network and load the pretrained encoder, unless a checkpoint is about to bring all weights."""
-        self._refuse_what_is_not_supported()
         config, folder = self._recorded_guide() if self.restoring else self._requested_guide()
         self.plans_manager.plans[PLANS_KEY] = config.to_plans()
         super().initialize()
@@ -172,19 +173,15 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self.print_to_log_file(f"Token encoder: {source}")
         self.print_to_log_file(parameter_counts(dict(self._guided_network().named_children())))
         self._add_logged_values()
-
-    def _refuse_what_is_not_supported(self) -> None:
-        if len(self.configuration_manager.patch_size) != 2:
-            raise NotImplementedError(f"{type(self).__name__} does not support 3D configurations yet; use 2d")
-        if self.label_manager.has_regions:
-            raise NotImplementedError(f"{type(self).__name__} does not support region-based training yet")
-        if self.label_manager.has_ignore_label:
-            raise NotImplementedError(f"{type(self).__name__} does not support the ignore label yet")
+        # Otherwise nnU-Net initializes for nothing but -pretrained_weights.
+        self._guided_network().awaits_pretrained_weights = not (self.starting or self.restoring)
 
     def _requested_guide(self) -> tuple[GuideConfig, Path | None]:
         config = GuideConfig.from_plans(self.plans_manager.plans)
         folder = find_encoder(config.encoder)
-        return replace(config, encoder_config=read_encoder_config(folder, config.layer)), folder
+        labels = self.label_manager
+        classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+        return replace(config, encoder_config=read_encoder_config(folder, config.layer), classes=classes), folder
 
     def _recorded_guide(self) -> tuple[GuideConfig, Path | None]:
         """The guide this model was trained with: the encoder's folder may be gone, or the environment another one."""
@@ -256,13 +253,19 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
 
     def _build_loss(self) -> nn.Module:
         config = GuideConfig.from_plans(self.plans_manager.plans)
+        # nnU-Net resamples volumes of such spacings slice by slice
+        in_plane = get_do_separate_z(self.configuration_manager.spacing)
         return GuidedLoss(
-            super()._build_loss(), self.label_manager.foreground_labels, config.lambda_guide, config.lambda_boundary
+            super()._build_loss(), self.label_manager, config.lambda_guide, config.lambda_boundary, in_plane
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         self.restoring = True
         super().load_checkpoint(filename_or_checkpoint)
+
+    def save_checkpoint(self, filename: str) -> None:
+        self._guided_network().awaits_pretrained_weights = False
+        super().save_checkpoint(filename)
 
     # The terms of the loss and the guide's Dice travel with nnU-Net's own step outputs and end in its logger.
 
@@ -316,7 +319,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
                 self.guide_progress.record(self._guided_network(), self.current_epoch)
-                self.guide_progress.draw(self.logger.get_checkpoint(), len(self._guided_network().tokenbook.prototypes))
+                self.guide_progress.draw(self.logger.get_checkpoint(), self._guided_network().tokenbook.weights.shape[1])
 
     # guide_progress.png, beside nnU-Net's progress.png
 
@@ -325,7 +328,9 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         return training, self.validation_dataset
 
     def on_train_start(self) -> None:
+        self.starting = True
         super().on_train_start()
+        self._guided_network().awaits_pretrained_weights = False
         if self.local_rank != 0:
             return
         with reported(self.print_to_log_file):

@@ -90,9 +90,6 @@ def planned_trainer(
 ) -> Callable[..., Any]:
     """Trainer objects on small plans and the CPU, all in one results folder, without any data."""
     import planned
-    import torch
-
-    from nnunetv2_guidino.trainers import trainer_class
 
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -100,27 +97,7 @@ def planned_trainer(
     data = tmp_path / "nnUNet_preprocessed" / planned.DATASET / "x"
     data.mkdir(parents=True)
     (data / "case.b2nd").touch()  # tells nnU-Net the file format
-
-    def build(
-        name: str,
-        fold: int = 0,
-        guide: dict[str, Any] | None = None,
-        labels: dict[str, Any] | None = None,
-        batch_size: int = 2,
-        **dataset: Any,
-    ) -> Any:
-        plans = planned.plans({"min_input_size": 64, "prototypes": 8, **(guide or {})}).plans
-        plans["configurations"]["2d"]["batch_size"] = batch_size
-        dataset_json = {
-            "channel_names": {"0": "R", "1": "G", "2": "B"},
-            "labels": labels or {"background": 0, "polyp": 1},
-            "file_ending": ".png",
-            **dataset,
-        }
-        plans["continue_training"] = False
-        return trainer_class(name)(plans, "2d", fold, dataset_json, torch.device("cpu"))
-
-    return build
+    return planned.build_trainer
 
 
 @pytest.fixture

@@ -53,8 +53,17 @@ class Workspace:
         assert done.returncode == 0, done.stdout[-8000:]
         return done.stdout
 
-    def train(self, trainer: str, *options: object, plans: str = TINY_PLANS, **environment: str) -> str:
-        where = ("901", "2d", "0", "-tr", trainer, "-p", plans, "-device", "cpu")
+    def train(
+        self,
+        trainer: str,
+        *options: object,
+        plans: str = TINY_PLANS,
+        dataset: int = 901,
+        configuration: str = "2d",
+        fold: int | str = 0,
+        **environment: str,
+    ) -> str:
+        where = (dataset, configuration, fold, "-tr", trainer, "-p", plans, "-device", "cpu")
         return self.run("nnUNetv2_train", *where, *options, **environment)
 
     def model_folder(self, trainer: str, plans: str = TINY_PLANS, configuration: str = "2d") -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 DATASET = "Dataset999_Tiny"
@@ -21,12 +22,17 @@ def plans(
     architecture: str = "PlainConvUNet",
     scheme: str = "ZScoreNormalization",
     channels: int = CHANNELS,
+    patch_size: tuple[int, ...] = (32, 48),
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
 ) -> PlansManager:
+    """The configuration "2d", or with a patch of three sides "3d_fullres"."""
+    dimensions = len(patch_size)
     configuration = {
         "data_identifier": "x",
         "batch_dice": True,
         "batch_size": 2,
-        "patch_size": [32, 48],
+        "patch_size": list(patch_size),
+        "spacing": list(spacing[-dimensions:]),
         "normalization_schemes": [scheme] * channels,
         "use_mask_for_norm": [False] * channels,
         "architecture": {
@@ -34,11 +40,11 @@ def plans(
             "arch_kwargs": {
                 "n_stages": 3,
                 "features_per_stage": [4, 8, 16],
-                "conv_op": "torch.nn.modules.conv.Conv2d",
-                "kernel_sizes": [[3, 3]] * 3,
-                "strides": [[1, 1], [2, 2], [2, 2]],
+                "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+                "kernel_sizes": [[3] * dimensions] * 3,
+                "strides": [[stride] * dimensions for stride in (1, 2, 2)],
                 "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
                 "norm_op_kwargs": {"eps": 1e-05, "affine": True},
                 "dropout_op": None,
                 "dropout_op_kwargs": None,
@@ -54,7 +60,33 @@ def plans(
             "dataset_name": DATASET,
             "plans_name": "nnUNetPlans",
             "label_manager": "LabelManager",
-            "guidino": guide,
-            "configurations": {"2d": configuration},
+            "guidino": {"classes": 1, **guide},
+            "configurations": {"2d" if dimensions == 2 else "3d_fullres": configuration},
         }
     )
+
+
+def build_trainer(
+    name: str,
+    fold: int = 0,
+    guide: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None,
+    batch_size: int = 2,
+    patch_size: tuple[int, ...] = (32, 48),
+    **dataset: Any,
+) -> Any:
+    """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER."""
+    from nnunetv2_guidino.trainers import trainer_class
+
+    settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
+    planned = plans(settings, patch_size=patch_size).plans
+    (configuration,) = planned["configurations"]
+    planned["configurations"][configuration]["batch_size"] = batch_size
+    planned["continue_training"] = False
+    dataset_json = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": labels or {"background": 0, "polyp": 1},
+        "file_ending": ".png",
+        **dataset,
+    }
+    return trainer_class(name)(planned, configuration, fold, dataset_json, torch.device("cpu"))

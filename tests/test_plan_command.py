@@ -178,5 +178,5 @@ def test_training_uses_exactly_what_was_planned(folder, planned_trainer, tiny_en
     trainer.initialize()
     trained = trainer.plans_manager.plans["guidino"]
     assert {key: trained[key] for key in planned_section} == planned_section
-    assert trainer.network.tokenbook.prototypes.shape == (16, 2 * WIDTH)
+    assert trainer.network.tokenbook.prototypes.shape == (1, 16, 2 * WIDTH)
     assert trainer.network.token_encoder.lora.rank == 2

@@ -77,9 +77,10 @@ def test_stages_are_denser_in_the_beginning(epochs, expected):
 
 
 def test_prototypes_in_use():
-    assert prototypes_in_use(torch.full((8,), 1 / 8)) == pytest.approx(8)
-    assert prototypes_in_use(torch.tensor([1.0, 0, 0])) == pytest.approx(1, abs=1e-4)
-    assert np.isnan(prototypes_in_use(torch.full((3,), float("nan"))))  # a training that diverged goes on
+    assert prototypes_in_use(torch.full((1, 8), 1 / 8)) == pytest.approx(8)
+    assert prototypes_in_use(torch.tensor([[1.0, 0, 0]])) == pytest.approx(1, abs=1e-4)
+    assert prototypes_in_use(torch.tensor([[1.0, 0], [0.5, 0.5]])) == pytest.approx(1.5, abs=1e-4)
+    assert np.isnan(prototypes_in_use(torch.full((1, 3), float("nan"))))  # a training that diverged goes on
 
 
 class Network(nn.Module):

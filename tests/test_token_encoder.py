@@ -8,6 +8,8 @@ from tiny_encoders import CONFIGS, DEPTH, FAMILIES, PATCH, WIDTH
 from torch import nn
 from transformers import AutoModel
 
+from nnunetv2_guidino import token_encoder
+from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.token_encoder import (
     IMAGENET_MEAN,
@@ -120,6 +122,38 @@ def test_several_layers_are_concatenated(family, tiny_encoder):
         torch.testing.assert_close(several(image), expected)
     explanation = torch._dynamo.explain(several)(image)
     assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(dropout=0)], ids=["frozen", "LoRA"])
+@pytest.mark.parametrize("layer", [None, [1, 3]])
+def test_large_batch_is_encoded_in_parts(layer, lora, tiny_encoder, monkeypatch):
+    folder = tiny_encoder("dinov3")
+    encoder = TokenEncoder(read_encoder_config(folder, layer), layer, (ZSCORE,), 64, lora).train()
+    if lora:
+        for name, parameter in encoder.named_parameters():
+            if "lora_" in name:
+                nn.init.normal_(parameter, std=0.1)
+    parts = []
+    encoder.vit.register_forward_pre_hook(
+        lambda vit, args, options: parts.append(len(options["pixel_values"])), with_kwargs=True
+    )
+    slices = torch.randn(5, 1, 64, 64)
+
+    def gradients() -> list[torch.Tensor]:
+        encoder.zero_grad()
+        encoder(slices).square().mean().backward()
+        return [p.grad for p in encoder.parameters() if p.requires_grad]
+
+    whole, expected = encoder(slices), gradients() if lora else []
+    monkeypatch.setattr(token_encoder, "TOKENS_AT_ONCE", 2 * 16 + 1)  # two images of 4×4 tokens
+    parts.clear()
+    torch.testing.assert_close(encoder(slices), whole)
+    assert parts == [2, 2, 1]
+    if lora:
+        for gradient, other in zip(gradients(), expected, strict=True):
+            torch.testing.assert_close(gradient, other)
+        again = 0 if layer else 3  # in the backward pass
+        assert len(parts) == 3 + 3 + again
 
 
 @pytest.mark.parametrize(

@@ -144,15 +144,23 @@ def test_disabled_checkpointing_writes_nothing(planned_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("labels", "order", "heads", "guides"),
     [
-        ({"background": 0, "whole": [1, 2], "core": 2}, "region-based"),
-        ({"background": 0, "a": 1, "ignore": 2}, "ignore label"),
+        ({"background": 0, "polyp": 1}, None, 2, 1),
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None, 3, 2),
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "inside": 3}, [1, 2, 3], 3, 3),
+        ({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, [1, 2], 2, 2),
     ],
+    ids=["one class", "labels, ignore", "regions", "regions, ignore"],
 )
-def test_what_is_not_supported_yet_says_so(labels, message, planned_trainer):
-    with pytest.raises(NotImplementedError, match=message):
-        planned_trainer("nnUNetTrainerGuiDINO", labels=labels, regions_class_order=[1, 2]).initialize()
+def test_a_guide_for_each_class_or_region(labels, order, heads, guides, planned_trainer):
+    trainer = planned_trainer(
+        "nnUNetTrainerGuiDINO", guide={"guides": "classes"}, labels=labels, regions_class_order=order
+    )
+    trainer.initialize()
+    assert trainer.plans_manager.plans["guidino"]["classes"] == guides
+    segmentation, *_, guide = trainer.network(torch.randn(2, 3, 32, 48))
+    assert (segmentation.shape[1], guide.shape[1]) == (heads, guides)
 
 
 def save_model_folder(trainer) -> str:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.fold_patches import Fold, patches
 from nnunetv2_guidino.encoders.registry import align
-from nnunetv2_guidino.losses import guide_counts, guide_loss
+from nnunetv2_guidino.losses import Annotation, guide_counts, guide_loss
 from nnunetv2_guidino.token_encoder import TokenEncoder, find_encoder, read_encoder_config
 from nnunetv2_guidino.tokenbook import TokenBook
 
@@ -76,7 +76,8 @@ def train_tokenbook(book: TokenBook, tokens: Tensor, masks: Tensor, steps: int) 
             schedule.step(step // STEPS_PER_EPOCH)
         batch = torch.randint(len(tokens), (BATCH,))
         optimizer.zero_grad()
-        guide_loss(book(tokens[batch].float()), masks[batch]).backward()  # type: ignore[no-untyped-call]
+        valid = torch.ones_like(masks[batch])
+        guide_loss(book(tokens[batch].float()), masks[batch], valid).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(book.parameters(), 12)
         optimizer.step()
 
@@ -87,7 +88,8 @@ def guide_dice(book: TokenBook, tokens: Tensor, masks: Tensor) -> float:
     total = {"guide_tp": 0, "guide_fp": 0, "guide_fn": 0}
     for start in range(0, len(tokens), BATCH):
         batch = slice(start, start + BATCH)
-        for name, count in guide_counts(book(tokens[batch].float()), masks[batch]).items():
+        truth = Annotation(masks[batch], torch.ones_like(masks[batch]))
+        for name, count in guide_counts(book(tokens[batch].float()), truth).items():
             total[name] += int(count)
     denominator = 2 * total["guide_tp"] + total["guide_fp"] + total["guide_fn"]
     return 2 * total["guide_tp"] / denominator if denominator else float("nan")

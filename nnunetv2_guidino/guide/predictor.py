@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.network import GuidedNetwork
+from nnunetv2_guidino.resizing import interpolate
 
 # To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
@@ -32,7 +32,7 @@ class SegmentationAndGuide(nn.Module):
     """The guide as one more channel behind a guided network's logits, resized to the patch.
 
     Shape:
-        (B, n, H, W) -> (B, classes + 1, H, W)
+        (B, n, …) -> (B, classes + 1, …)
     """
 
     def __init__(self, network: GuidedNetwork):
@@ -41,8 +41,8 @@ class SegmentationAndGuide(nn.Module):
         network.decoder.deep_supervision = True  # with it, the network returns its guide too
 
     def forward(self, patch: Tensor) -> Tensor:
-        logits, *_, guide = self.network(patch)
-        guide = F.interpolate(guide, size=logits.shape[2:], mode="bilinear")
+        logits, *_, guides = self.network(patch)
+        guide = interpolate(guides.amax(1, keepdim=True), logits.shape[2:])
         return torch.cat([logits, guide.to(logits.dtype)], dim=1)
 
 
