@@ -319,7 +319,9 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
                 self.guide_progress.record(self._guided_network(), self.current_epoch)
-                self.guide_progress.draw(self.logger.get_checkpoint(), self._guided_network().tokenbook.weights.shape[1])
+                self.guide_progress.draw(
+                    self.logger.get_checkpoint(), self._guided_network().tokenbook.weights.shape[1]
+                )
 
     # guide_progress.png, beside nnU-Net's progress.png
 

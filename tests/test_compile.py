@@ -1,0 +1,46 @@
+"""torch.compile, which nnU-Net applies to the network on CUDA."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "guide", "backend"),
+    [
+        # the inductor's C++ takes a minute to compile even one block
+        pytest.param((32, 48), {"layer": 1, "gate": "bottleneck"}, "inductor", marks=pytest.mark.slow),
+        ((32, 48), {"lora": {"dropout": 0.0}}, "aot_eager"),
+        ((8, 32, 48), {"slice_stride": 2, "guides": "classes"}, "aot_eager"),
+    ],
+)
+def test_compiled_equals_eager_without_compiling_twice(patch_size, guide, backend, planned_trainer):
+    torch._dynamo.reset()
+    trainers = [planned_trainer("nnUNetTrainerGuiDINO_seed0", guide=guide, patch_size=patch_size) for _ in range(2)]
+    eager, compiled = trainers
+    for trainer in trainers:
+        trainer.initialize()
+        trainer.network.train()
+    compiled.network = torch.compile(compiled.network, backend=backend)
+    counters.clear()
+
+    labels = torch.zeros(2, 1, *patch_size)
+    labels[..., 8:24, 12:30] = 1
+    half = (slice(None), slice(None), *[slice(None, None, 2)] * len(patch_size))
+    graphs = []
+    for step in range(3):
+        data = torch.randn(2, 3, *patch_size, generator=torch.Generator().manual_seed(step))
+        losses = [t.train_step({"data": data, "target": [labels, labels[half]]})["loss"] for t in trainers]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+        # to validate and back
+        outputs = []
+        for trainer in trainers:
+            trainer.set_deep_supervision_enabled(False)
+            with torch.no_grad():
+                outputs.append(trainer.network.eval()(data))
+            trainer.set_deep_supervision_enabled(True)
+            trainer.network.train()
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-3, atol=1e-3)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert not counters["graph_break"]
+    assert graphs == [2, 2, 2]  # to train and to validate
