@@ -94,8 +94,8 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
             box = _box_around(center, labels.shape, fold.patch_size, draw)
             image = crop_and_pad_nd(np.asarray(data[:, center[0]]), box)
             truth = crop_and_pad_nd(labels[None, center[0]], box)  # padded with background
-            masks = np.isin(truth, fold.foreground_labels), truth != fold.ignore_label
-            yield torch.from_numpy(image).float(), *map(torch.from_numpy, masks)
+            foreground, valid = np.isin(truth, fold.foreground_labels), truth != fold.ignore_label
+            yield torch.from_numpy(image).float(), torch.from_numpy(foreground), torch.from_numpy(valid)
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:
