@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from PIL import Image
