@@ -122,7 +122,7 @@ def estimated_memory(plans: dict[str, Any], configuration: str, folder: Path, ta
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
     memory = estimate(plans, configuration, read_plans(folder / "dataset.json"))
     if memory is None:
-        reason = "the encoder is not on this machine, the configuration is not 2D, or the network does not count itself"
+        reason = "the encoder is not on this machine, or the network does not count itself"
         if target is not None:
             raise GuidinoError(f"the memory cannot be estimated: {reason}")
         return f"no estimate of the memory: {reason}"

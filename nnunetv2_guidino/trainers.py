@@ -336,8 +336,8 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         if self.local_rank != 0:
             return
         with reported(self.print_to_log_file):
-            patch_size, foreground = self.configuration_manager.patch_size, self.label_manager.foreground_labels
-            images, masks = fixed_patches(self.validation_dataset, patch_size, foreground)
+            slice_size, foreground = self.configuration_manager.patch_size[-2:], self.label_manager.foreground_labels
+            images, masks = fixed_patches(self.validation_dataset, slice_size, foreground)
             folder = Path(self.output_folder)
             self.guide_progress = GuideProgress(folder, images, masks, self.num_epochs, self.current_epoch)
             self.guide_progress.record(self._guided_network(), self.current_epoch)

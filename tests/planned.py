@@ -73,6 +73,7 @@ def build_trainer(
     labels: dict[str, Any] | None = None,
     batch_size: int = 2,
     patch_size: tuple[int, ...] = (32, 48),
+    previous_stage: str | None = None,
     **dataset: Any,
 ) -> Any:
     """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER."""
@@ -81,7 +82,7 @@ def build_trainer(
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
     planned = plans(settings, patch_size=patch_size).plans
     (configuration,) = planned["configurations"]
-    planned["configurations"][configuration]["batch_size"] = batch_size
+    planned["configurations"][configuration] |= {"batch_size": batch_size, "previous_stage": previous_stage}
     planned["continue_training"] = False
     dataset_json = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from nnunetv2_guidino.encoders.probe import guide_dice, train_tokenbook
+from nnunetv2_guidino.losses import Annotation
 from nnunetv2_guidino.token_encoder import TokenEncoder, read_encoder_config
 from nnunetv2_guidino.tokenbook import TokenBook
 
@@ -37,7 +38,8 @@ def tokens_and_masks(real_data, dinov2_small):
     parts = {}
     for part in ("train", "val"):
         images, masks = read_cases(folder, split[part])
-        parts[part] = torch.cat([encoder(batch) for batch in images.split(10)]), masks
+        tokens = torch.cat([encoder(batch) for batch in images.split(10)])
+        parts[part] = tokens, Annotation(masks, torch.ones_like(masks))
     return parts
 
 

@@ -18,7 +18,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     plans = planned.plans({}).plans
     del plans["guidino"]
     (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "polyp": 1}}))
+    dataset = {"labels": {"background": 0, "polyp": 1}, "channel_names": {"0": "R", "1": "G", "2": "B"}}
+    (folder / "dataset.json").write_text(json.dumps(dataset))
     return folder
 
 

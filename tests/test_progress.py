@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from PIL import Image
 from torch import nn
 
@@ -95,6 +98,41 @@ class Network(nn.Module):
         return self.level * self.dropout(torch.ones_like(patch[:, :1, ::8, ::8]))
 
 
+@pytest.mark.parametrize(
+    ("settings", "labels", "foreground"),
+    [
+        ({}, {"background": 0, "a": 1, "b": 2}, [1, 2]),
+        ({}, {"background": 0, "a": 1, "ignore": 2}, [1]),
+        ({"regions_class_order": [1, 3]}, {"background": 0, "whole": [1, 3], "inside": 3}, [1, 3]),
+        ({"regions_class_order": [1, 2]}, {"background": 0, "whole": [1, 2], "inside": 2, "ignore": 3}, [1, 2]),
+        ({"previous_stage": "3d_lowres"}, {"background": 0, "a": 1, "b": 2}, [1, 2]),
+    ],
+    ids=["labels", "ignore", "regions", "regions, ignore", "cascade"],
+)
+@pytest.mark.parametrize("guides", ["foreground", "classes"])
+def test_a_training_on_volumes_records_the_guide_of_slices(
+    guides, settings, labels, foreground, planned_trainer, monkeypatch
+):
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: self.initialize())
+    options = {"guide": {"guides": guides}, "labels": labels, "patch_size": (8, 32, 48), **settings}
+    trainer, log = planned_trainer("nnUNetTrainerGuiDINO", **options), []
+    monkeypatch.setattr(trainer, "print_to_log_file", lambda *words: log.append(" ".join(map(str, words))))
+    volume = case((9, 64, 64), (slice(2, 7), slice(20, 30), slice(20, 30)), foreground[0])
+    volume[0, 4, 25:40, 20:30] = foreground[-1]
+    volume[0, 8] = max(foreground) + 1  # ignored, or nothing that is known
+    trainer.validation_dataset = Preprocessed({"a": volume})
+    trainer.on_train_start()
+    assert not [line for line in log if "guide_progress" in line]
+    recorded = trainer.guide_progress
+    assert recorded.images.shape == (1, 3, 32, 48)
+    assert recorded.masks.sum() == 20 * 10  # slice 4 has most of it
+    with torch.no_grad():
+        guide = trainer.network.guide(torch.from_numpy(recorded.images).float())
+    assert recorded.guides[0].mean() / 255 == pytest.approx(float(guide.mean()), abs=0.02)
+    recorded.draw(HISTORY, prototypes=8)
+    assert (Path(trainer.output_folder) / "guide_progress.png").is_file()
+
+
 def progress(folder, finished, patch=PATCH) -> GuideProgress:
     masks = np.zeros((2, *patch), bool)
     masks[:, 8:16, 8:16] = True
@@ -154,8 +192,6 @@ def test_a_failure_is_told_in_the_log_and_leaves_the_last_picture(tmp_path):
 
 
 def test_a_training_whose_pictures_fail_goes_on(planned_trainer, monkeypatch):
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: self.initialize())
     monkeypatch.setattr(nnUNetTrainer, "on_epoch_end", lambda self: None)
     trainer, log = planned_trainer("nnUNetTrainerGuiDINO"), []

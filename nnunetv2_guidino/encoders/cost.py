@@ -26,6 +26,7 @@ class Cost:
         parameters: Of the blocks that are used.
         trainable: Those of them that are LoRA's, or the convolution's before the encoder.
         weight_bytes: Of these, in float32.
+        token_bytes: Of the patch tokens, in float32.
         activation_bytes: What the forward pass keeps for the backward pass, in float32; 0 where it is frozen.
         working_bytes: The largest tensor that it makes, in float32.
     """
@@ -35,6 +36,7 @@ class Cost:
     parameters: int
     trainable: int
     weight_bytes: int
+    token_bytes: int
     activation_bytes: int
     working_bytes: int
 
@@ -74,6 +76,7 @@ def encoder_cost(
         parameters=parameters,
         trainable=sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad),
         weight_bytes=4 * parameters,
+        token_bytes=tokens.nbytes,
         activation_bytes=sum(storage.nbytes() for storage in kept.values()),
         working_bytes=4 * rows * columns * mlp,
     )

@@ -30,7 +30,8 @@ class Fold:
         cases: Names by part, "train" and "val".
         patch_size: (height, width) in pixels; of a volume's slices, its last two.
         normalization_schemes: nnU-Net's, one per image channel.
-        foreground_labels: Whatever is neither background nor ignored.
+        foreground_labels: Of the classes, or whatever is in a region.
+        ignore_label: Of pixels that nobody annotated, if there is one.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Fold:
     patch_size: tuple[int, int]
     normalization_schemes: list[str]
     foreground_labels: list[int]
+    ignore_label: int | None
 
 
 def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: int) -> Fold:
@@ -70,28 +72,30 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
         cases={part: list(splits[fold][part]) for part in ("train", "val")},
         patch_size=(height, width),
         normalization_schemes=settings.normalization_schemes,
-        foreground_labels=sorted({label for label in labels.all_labels if label != 0}),
+        foreground_labels=labels.foreground_labels,
+        ignore_label=labels.ignore_label,
     )
 
 
-def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor]]:
+def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """`per_case` patches of each case, each around one of its foreground pixels, the same in every call.
 
     Yields:
-        image (n, h, w), float32, and foreground (1, h, w), boolean
+        image (n, h, w), float32, foreground (1, h, w), boolean, and valid (1, h, w), False where ignored
     """
     dataset = infer_dataset_class(str(fold.folder))(str(fold.folder), fold.cases[part])
     for case in fold.cases[part]:
         draw = random.Random(case)
         data, segmentation, *_ = dataset.load_case(case)
-        foreground = np.isin(np.asarray(segmentation[0]), fold.foreground_labels)
-        inside = np.argwhere(foreground)
+        labels = np.asarray(segmentation[0])
+        inside = np.argwhere(np.isin(labels, fold.foreground_labels))
         for _ in range(per_case):
-            center = inside[draw.randrange(len(inside))] if len(inside) else np.array(foreground.shape) // 2
-            box = _box_around(center, foreground.shape, fold.patch_size, draw)
+            center = inside[draw.randrange(len(inside))] if len(inside) else np.array(labels.shape) // 2
+            box = _box_around(center, labels.shape, fold.patch_size, draw)
             image = crop_and_pad_nd(np.asarray(data[:, center[0]]), box)
-            mask = crop_and_pad_nd(foreground[None, center[0]], box)
-            yield torch.from_numpy(image).float(), torch.from_numpy(mask)
+            truth = crop_and_pad_nd(labels[None, center[0]], box)  # padded with background
+            foreground, valid = np.isin(truth, fold.foreground_labels), truth != fold.ignore_label
+            yield torch.from_numpy(image).float(), torch.from_numpy(foreground), torch.from_numpy(valid)
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:

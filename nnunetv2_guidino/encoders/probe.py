@@ -51,23 +51,24 @@ class CachedTokens:
         rows, columns = (side // encoder.patch_size for side in encoder.input_size(*fold.patch_size))
         shape = (layers, count, encoder.channels // layers, rows, columns)
         self.tokens = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        self.masks = torch.empty(count, 1, *fold.patch_size, dtype=torch.bool)
+        self.truth = Annotation(*torch.empty(2, count, 1, *fold.patch_size, dtype=torch.bool))
         device = next(encoder.parameters()).device
         bar = tqdm(
             patches(fold, part, per_case), total=count, desc=f"tokens, {part}", unit="patch", leave=False, disable=None
         )
-        for i, (image, mask) in enumerate(bar):
+        for i, (image, mask, valid) in enumerate(bar):
             with torch.no_grad():
                 tokens = encoder(image[None].to(device))[0]
             self.tokens[:, i] = tokens.unflatten(0, (layers, -1)).half().cpu().numpy()
-            self.masks[i] = mask
+            self.truth.masks[i], self.truth.valid[i] = mask, valid
 
-    def of(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of the layer at that place: tokens (N, C, h, w) in float16 and masks (N, 1, H, W)."""
-        return torch.from_numpy(np.array(self.tokens[layer])).to(device), self.masks.to(device)
+    def of(self, layer: int, device: torch.device) -> tuple[Tensor, Annotation]:
+        """Of the layer at that place: tokens (N, C, h, w) in float16 and the truth about N patches."""
+        truth = Annotation(*(mask.to(device) for mask in self.truth))
+        return torch.from_numpy(np.array(self.tokens[layer])).to(device), truth
 
 
-def train_tokenbook(book: TokenBook, tokens: Tensor, masks: Tensor, steps: int) -> None:
+def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: int) -> None:
     """With nnU-Net's optimizer and schedule, on random batches."""
     optimizer = torch.optim.SGD(book.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
     schedule = PolyLRScheduler(optimizer, 1e-2, -(-steps // STEPS_PER_EPOCH))
@@ -76,20 +77,20 @@ def train_tokenbook(book: TokenBook, tokens: Tensor, masks: Tensor, steps: int) 
             schedule.step(step // STEPS_PER_EPOCH)
         batch = torch.randint(len(tokens), (BATCH,))
         optimizer.zero_grad()
-        valid = torch.ones_like(masks[batch])
-        guide_loss(book(tokens[batch].float()), masks[batch], valid).backward()  # type: ignore[no-untyped-call]
+        guides = book(tokens[batch].float())
+        guide_loss(guides, truth.masks[batch], truth.valid[batch]).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(book.parameters(), 12)
         optimizer.step()
 
 
 @torch.no_grad()
-def guide_dice(book: TokenBook, tokens: Tensor, masks: Tensor) -> float:
+def guide_dice(book: TokenBook, tokens: Tensor, truth: Annotation) -> float:
     """Of all patches together, as the training logs it."""
     total = {"guide_tp": 0, "guide_fp": 0, "guide_fn": 0}
     for start in range(0, len(tokens), BATCH):
         batch = slice(start, start + BATCH)
-        truth = Annotation(masks[batch], torch.ones_like(masks[batch]))
-        for name, count in guide_counts(book(tokens[batch].float()), truth).items():
+        of_batch = Annotation(truth.masks[batch], truth.valid[batch])
+        for name, count in guide_counts(book(tokens[batch].float()), of_batch).items():
             total[name] += int(count)
     denominator = 2 * total["guide_tp"] + total["guide_fp"] + total["guide_fn"]
     return 2 * total["guide_tp"] / denominator if denominator else float("nan")

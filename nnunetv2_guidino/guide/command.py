@@ -6,8 +6,9 @@ image, guide and prediction for each case, and contact sheets; with -gt also the
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", type=Path, metavar="IMAGES", required=True, help="images CASE_0000.*, as for prediction")
     parser.add_argument("-o", type=Path, metavar="OUT", required=True, help="output")
     parser.add_argument("-gt", type=Path, metavar="DIR", help="references, one for each image")
+    parser.add_argument(
+        "-prev_stage_predictions",
+        type=Path,
+        metavar="DIR",
+        help="of a cascade: its previous stage's, one for each image",
+    )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average. Default: all numbered ones")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="default: %(default)s")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
@@ -47,24 +54,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disable_tta", action="store_true", help="nnU-Net's: no mirroring")
 
 
+class Files(NamedTuple):
+    """Of one case."""
+
+    name: str
+    images: list[Path]  # one for each channel
+    reference: Path | None
+    previous: Path | None  # the prediction of a cascade's previous stage
+
+
 def run(args: argparse.Namespace) -> None:
     _check_device(args.device)
     if not 0 < args.step_size <= 1:
         raise GuidinoError(f"-step_size {args.step_size}: expected more than 0 and at most 1 (a whole patch)")
     predictor = GuidePredictor(args.m, args.f, args.chk, args.device, args.step_size, not args.disable_tta)
     ending = predictor.dataset_json["file_ending"]
-    cases = image_files(args.i, ending)
-    if args.gt:
-        _check_references(args.gt, set(cases), ending)
+    _check_stage(args.m, predictor.previous_stage, args.prev_stage_predictions)
+    images = image_files(args.i, ending)
+    references = _of_cases(args.gt, "reference", images, ending)
+    previous = _of_cases(args.prev_stage_predictions, "prediction", images, ending)
+    cases = [Files(name, files, references[name], previous[name]) for name, files in images.items()]
     labels = label_set(predictor.dataset_json["labels"], f"{args.m}/dataset.json")
     rows = []
     try:
         with staged(args.o) as folder:
             for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
                 (folder / name).mkdir()
-            for name, files in tqdm(cases.items(), desc="guide", unit="case"):
-                reference = args.gt / f"{name}{ending}" if args.gt else None
-                rows.append(_one_case(predictor, labels, name, files, reference, folder))
+            for files in tqdm(cases, desc="guide", unit="case"):
+                rows.append(_one_case(predictor, labels, files, folder))
             table = pd.DataFrame(rows)
             if args.gt:
                 table.to_csv(folder / "guide.csv", index=False)
@@ -83,22 +100,34 @@ def _check_device(device: str) -> None:
         raise GuidinoError(f"-device {device}: there is none here. Say -device cpu")
 
 
-def _check_references(folder: Path, cases: set[str], ending: str) -> None:
-    """References of other images may lie there too."""
-    if missing := cases - set(case_names(folder, ending)):
-        raise GuidinoError(f"{folder} has no reference CASE{ending} for {listing(missing)}")
+def _check_stage(model: Path, previous_stage: str | None, predictions: Path | None) -> None:
+    if previous_stage and not predictions:
+        raise GuidinoError(
+            f"{model} is a cascade's later stage: predict the images with nnUNetv2_predict -c {previous_stage} and say "
+            "with -prev_stage_predictions where the predictions are"
+        )
+    if predictions and not previous_stage:
+        raise GuidinoError(f"-prev_stage_predictions: {model} has no previous stage")
 
 
-def _one_case(
-    predictor: GuidePredictor, labels: LabelSet, name: str, files: list[Path], reference: Path | None, folder: Path
-) -> dict[str, Any]:
+def _of_cases(folder: Path | None, what: str, cases: Collection[str], ending: str) -> dict[str, Path | None]:
+    """A file for each case, or None where no folder is given. Those of other cases may lie there too."""
+    if folder is None:
+        return dict.fromkeys(cases)
+    if missing := set(cases) - set(case_names(folder, ending)):
+        raise GuidinoError(f"{folder} has no {what} CASE{ending} for {listing(missing)}")
+    return {name: folder / f"{name}{ending}" for name in cases}
+
+
+def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder: Path) -> dict[str, Any]:
     """Write guide and panel; the case's row of guide.csv."""
-    guided = predictor.predict(files)
-    image, _ = predictor.reader().read_images([str(files[0])])
+    name = files.name
+    guided = predictor.predict(files.images, files.previous)
+    image, _ = predictor.reader().read_images([str(files.images[0])])
     row: dict[str, Any] = {"case": name}
     title, truth = name, None
-    if reference:
-        truth, valid = _read_truth(reference, predictor.reader, labels, guided.guide.shape)
+    if files.reference:
+        truth, valid = _read_truth(files.reference, predictor.reader, labels, guided.guide.shape)
         row |= guide_scores(guided.guide[valid], truth[valid])
         title = f"{name}: guide's Dice {row['dice']:.3f}, AUC {row['auc']:.3f}"
     spacing = guided.properties["spacing"]

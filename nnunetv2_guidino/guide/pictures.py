@@ -20,6 +20,7 @@ from nnunetv2_guidino.evaluation.pictures import displayed
 Array = npt.NDArray[Any]
 
 GUIDE_COLOURS = "inferno"
+WIDTH = 3  # inches of a picture in a panel
 SHEET_COLUMNS, SHEET_ROWS = 2, 10
 
 
@@ -65,8 +66,9 @@ def draw_panel(case: Case, file: Path) -> None:
     """Write a panel: one row for a 2D image, three rows (orthogonal planes) for a volume."""
     shown = planes(what_to_see(case))
     titles = ["image", *(["truth"] if case.truth is not None else []), "guide", "prediction"]
-    figure = Figure(figsize=(3 * len(titles) + 0.6, 3 * len(shown) + 0.8), layout="constrained")
-    grid = figure.subplots(len(shown), len(titles), squeeze=False)
+    heights = [WIDTH * min(_sides(case, plane)[0] / _sides(case, plane)[1], 2) for plane in shown]
+    figure = Figure(figsize=(WIDTH * len(titles) + 0.6, sum(heights) + 0.4 * len(shown) + 0.4), layout="constrained")
+    grid = figure.subplots(len(shown), len(titles), squeeze=False, height_ratios=heights)
     image = displayed(case.image)
     for axes, plane in zip(grid, shown, strict=True):
         _draw_plane(dict(zip(titles, axes, strict=True)), case, image, plane)
@@ -79,6 +81,12 @@ def draw_panel(case: Case, file: Path) -> None:
     )
     figure.suptitle(case.title)
     figure.savefig(file, dpi=100)
+
+
+def _sides(case: Case, plane: Plane) -> list[float]:
+    """Height and width of a plane in units of the spacing."""
+    sides = zip(case.guide.shape, case.spacing, strict=True)
+    return [size * spacing for axis, (size, spacing) in enumerate(sides) if axis != plane.axis]
 
 
 def _draw_plane(axes: dict[str, Axes], case: Case, image: Array, plane: Plane) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, convert_labelmap_to_one_hot
 from torch import Tensor, nn
 
 from nnunetv2_guidino.errors import GuidinoError
@@ -103,22 +103,37 @@ class GuidePredictor:
         """nnU-Net's, for this model's images."""
         return self.plans_manager.image_reader_writer_class
 
-    def predict(self, image_files: Sequence[Path]) -> Guided:
+    @property
+    def previous_stage(self) -> str | None:
+        """Of a cascade: the configuration whose predictions this model sees beside the images."""
+        return self.configuration_manager.previous_stage_name
+
+    def predict(self, image_files: Sequence[Path], previous: Path | None = None) -> Guided:
         """Guide and segmentation of one image, given the files of its channels.
+
+        Args:
+            previous: The previous stage's prediction, if the model has such a stage.
 
         Raises:
             GuidinoError: For a file that cannot be read, or channels that do not fit together.
         """
         preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
         try:
-            data, _, properties = preprocessor.run_case(
-                list(map(str, image_files)), None, self.plans_manager, self.configuration_manager, self.dataset_json
+            data, labels, properties = preprocessor.run_case(
+                list(map(str, image_files)),
+                str(previous) if previous else None,
+                self.plans_manager,
+                self.configuration_manager,
+                self.dataset_json,
             )
         except Exception as error:  # each reader's library has its own
             raise GuidinoError(f"{image_files[0]} cannot be preprocessed: {error or type(error).__name__}") from error
         expected = len(self.configuration_manager.normalization_schemes)
         if len(data) != expected:
             raise GuidinoError(f"{image_files[0]} has {len(data)} channels, the model was trained on {expected}")
+        if previous:
+            one_hot = convert_labelmap_to_one_hot(labels[0], self.label_manager.foreground_labels, data.dtype)
+            data = np.concatenate([data, one_hot])
         logits = self.predictor.predict_logits_from_preprocessed_data(torch.as_tensor(data))
         to_image = partial(
             convert_predicted_logits_to_segmentation_with_correct_shape,

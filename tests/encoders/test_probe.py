@@ -10,6 +10,9 @@ from tiny_encoders import DEPTH
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.encoders.fold_patches import patches, read_fold
+from nnunetv2_guidino.encoders.probe import BATCH, guide_dice, train_tokenbook
+from nnunetv2_guidino.losses import Annotation
+from nnunetv2_guidino.tokenbook import TokenBook
 
 HEIGHT, WIDTH = planned.plans({}).plans["configurations"]["2d"]["patch_size"]
 
@@ -47,10 +50,11 @@ def test_patches_hold_foreground_and_are_the_same_again(dataset):
     fold = read_fold(dataset, "nnUNetPlans", "2d", 0)
     first, again = (list(patches(fold, "train", 2)) for _ in range(2))
     assert len(first) == 16
-    for (image, mask), (same_image, same_mask) in zip(first, again, strict=True):
+    for (image, mask, valid), (same_image, same_mask, _) in zip(first, again, strict=True):
         assert image.shape == (3, HEIGHT, WIDTH)
         assert mask.shape == (1, HEIGHT, WIDTH)
         assert mask.any()
+        assert valid.all()
         assert image[0][mask[0]].mean() > 2.5  # the mask lies where the square is
         assert torch.equal(image, same_image)
         assert torch.equal(mask, same_mask)
@@ -64,9 +68,50 @@ def test_volumes_give_slices_with_foreground(dataset):
     mask[0, 4] = -1  # outside of what nnU-Net looks at
     write_case(dataset / "x", "case00", np.arange(9)[None, :, None, None] * np.ones((3, 9, 40, 60)), mask)
     fold = read_fold(dataset, "nnUNetPlans", "2d", 0)
-    image, mask = next(patches(fold, "train", 1))
+    image, mask, _ = next(patches(fold, "train", 1))
     assert (image == 3).all()
     assert mask.sum() == 16
+
+
+def test_ignored_pixels_are_not_valid_and_no_foreground(dataset):
+    (dataset / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "square": 1, "ignore": 2}, "file_ending": ".png"})
+    )
+    for path in (dataset / "x").glob("case00*"):
+        path.unlink()
+    mask = np.zeros((1, 1, HEIGHT - 8, WIDTH))  # padded to the patch
+    mask[..., 5:10] = 1
+    mask[..., 30:] = 2
+    write_case(dataset / "x", "case00", mask.repeat(3, 0), mask)
+    image, mask, valid = next(patches(read_fold(dataset, "nnUNetPlans", "2d", 0), "train", 1))
+    assert torch.equal(mask[0], image[0] == 1)
+    assert torch.equal(valid[0], image[0] != 2)
+    assert valid.sum() == HEIGHT * 30 + 8 * (WIDTH - 30)
+
+
+def test_whatever_is_in_a_region_is_foreground(dataset):
+    regions = {"background": 0, "whole": [1, 3], "inside": 3, "ignore": 4}
+    description = {"labels": regions, "regions_class_order": [1, 3], "file_ending": ".png"}
+    (dataset / "dataset.json").write_text(json.dumps(description))
+    fold = read_fold(dataset, "nnUNetPlans", "2d", 0)
+    assert (fold.foreground_labels, fold.ignore_label) == ([1, 3], 4)
+
+
+def test_ignored_pixels_count_in_neither_training_nor_dice():
+    """Half of each patch is annotated, all of it as foreground; the tokens are all alike."""
+    tokens, masks = torch.ones(BATCH, 8, 4, 4), torch.zeros(BATCH, 1, 16, 16, dtype=torch.bool)
+    masks[..., :8] = True
+    half, whole = Annotation(masks, valid=masks), Annotation(masks, valid=torch.ones_like(masks))
+    guides = []
+    for truth in (whole, half):
+        torch.manual_seed(0)
+        book = TokenBook(8, 4, "cosine", "logistic")
+        train_tokenbook(book, tokens, truth, 60)
+        guides.append(float(book(tokens).mean()))
+    assert guides[0] < 0.7
+    assert guides[1] > 0.9
+    assert guide_dice(book, tokens, half) == 1
+    assert guide_dice(book, tokens, whole) == pytest.approx(2 / 3)
 
 
 def test_without_a_split_nnunet_s_own_is_used(dataset):
