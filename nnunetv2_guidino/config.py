@@ -67,7 +67,7 @@ class GuideConfig:
         prototypes: Size K of the TokenBook.
         similarity: Between token and prototype: "cosine" (equation 1) or "dot".
         readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
-        guides: One guide for the whole "foreground", or one for each of the "classes" (or regions); their maximum gates.
+        guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
         slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
         gate: Which features the guide multiplies: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
             GuiDINO-U) or "input" (GuiDINO-W).

@@ -111,7 +111,7 @@ def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequenc
         channels_last = logits.movedim(1, -1)
         hinges = []
         for k, channel in enumerate(channels):
-            # Only the few pixels of the band: margins of all of them would take as much memory as the logits, per class.
+            # Only the few pixels of the band: the margins of all would take as much memory as the logits, per class.
             at_edge = band[:, k]
             z = margins(channels_last[at_edge].float(), channel, exclusive)
             hinges.append(torch.where(masks[:, k][at_edge], 1 - z, 1 + z).relu().sum())
@@ -121,8 +121,8 @@ def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequenc
 def _mean(total: Tensor, count: Tensor) -> Tensor:
     """total / count, where count is the mean over all GPUs.
 
-    DistributedDataParallel averages the gradients of the GPUs. So this gives what one GPU would give on the whole batch,
-    though their counts differ. 0 where nothing is counted.
+    DistributedDataParallel averages the gradients of the GPUs: so this gives what one GPU would give on the whole
+    batch, though the counts of the GPUs differ. 0 where nothing is counted.
     """
     count = count.detach().clone().float()
     if dist.is_available() and dist.is_initialized():

@@ -28,8 +28,8 @@ class GuidedNetwork(nn.Module):
         merge_lora: Merge LoRA's adapters when weights are loaded, to predict; else they are trainable.
 
     Shape:
-        Images (B, n, H, W) -> (B, classes, H, W); volumes (B, n, D, H, W) -> (B, classes, D, H, W). With deep
-        supervision on, nnU-Net's list of outputs, finest first, with the guides as its last entry.
+        (B, n, H, W) -> (B, classes, H, W), and volumes (B, n, D, H, W) -> (B, classes, D, H, W). With deep supervision
+        on, nnU-Net's list of outputs, finest first, with the guides as its last entry.
 
     Raises:
         GuidinoError: If one of these is missing, or the network cannot be gated that way.
@@ -44,8 +44,8 @@ class GuidedNetwork(nn.Module):
         super().__init__()
         if config.encoder_config is None or config.classes is None:
             raise GuidinoError(
-                "guidino.encoder_config and guidino.classes are missing in the plans. They are filled in when training starts: predict with "
-                "the plans.json in the trained model's folder"
+                "guidino.encoder_config and guidino.classes are missing in the plans. They are filled in when training "
+                "starts: predict with the plans.json in the trained model's folder"
             )
         if config.gate != "input" and not (hasattr(network, "encoder") and hasattr(network, "decoder")):
             raise GuidinoError(
@@ -83,7 +83,7 @@ class GuidedNetwork(nn.Module):
         depth = patch.shape[2]
         positions = slice_positions(depth, self.slice_stride)
         slices = patch[:, :, positions].transpose(1, 2)
-        guides = self.guides(slices.flatten(0, 1)).unflatten(0, slices.shape[:2])
+        guides = torch.unflatten(self.guides(slices.flatten(0, 1)), 0, slices.shape[:2])
         return between_slices(guides.transpose(1, 2), positions, depth)
 
     def guide(self, patch: Tensor) -> Tensor:

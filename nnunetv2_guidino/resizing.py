@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -14,8 +15,9 @@ def area_average(tensor: Tensor, size: Sequence[int]) -> Tensor:
     Shape:
         (B, C, *any) -> (B, C, *size)
     """
-    pool = F.adaptive_avg_pool2d if tensor.ndim == 4 else F.adaptive_avg_pool3d
-    return pool(tensor, tuple(size))
+    pool: Any = F.adaptive_avg_pool2d if tensor.ndim == 4 else F.adaptive_avg_pool3d
+    averaged: Tensor = pool(tensor, tuple(size))
+    return averaged
 
 
 def interpolate(tensor: Tensor, size: Sequence[int]) -> Tensor:

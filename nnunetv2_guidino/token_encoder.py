@@ -337,13 +337,13 @@ class TokenEncoder(nn.Module):
         images = patch[:, : self.image_channels]
         height, width = self.input_size(*images.shape[2:])
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
-        chunks = images.split(max(1, TOKENS_AT_ONCE // tokens_per_image))
+        chunks = torch.split(images, max(1, TOKENS_AT_ONCE // tokens_per_image))
         # The learned convolution lies before the transformer, so its gradient has to pass through.
         with nullcontext() if self.to_rgb is not None or self.has_adapters else torch.no_grad():
             encode = self._tokens
             if len(chunks) > 1 and torch.is_grad_enabled() and not self.keeps_hidden_tokens:
-                # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Not with hidden
-                # tokens: torch.compile cannot collect them in there.
+                # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Hidden tokens
+                # are kept nevertheless: torch.compile could not collect them in here.
                 encode = partial(checkpoint, encode, use_reentrant=False)
             return torch.cat([encode(chunk) for chunk in chunks])
 

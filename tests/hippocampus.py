@@ -1,4 +1,4 @@
-"""nnU-Net data sets from the hippocampus of the Medical Segmentation Decathlon: labels or regions, all or half annotated."""
+"""Data sets from the hippocampus of the Medical Segmentation Decathlon: labels or regions, all or half annotated."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """All that nnU-Net does, guided, through its own commands: volumes, cascade, regions, ignore label, ensembles.
 
-Four data sets from the hippocampus of the Medical Segmentation Decathlon, after nnU-Net's own integration tests. The short
-form trains tiny networks for a moment and each data set in some configurations. In full, with a folder of more cases in
-GUIDINO_TEST_DATA if there is one:
+Four data sets from the hippocampus of the Medical Segmentation Decathlon, as in nnU-Net's own integration tests. The
+short form trains tiny networks for a moment, and each data set in some of the configurations. All of them, with planned
+networks and the real DINOv2:
 
     GUIDINO_FULL_INTEGRATION=1 .venv/bin/pytest tests/test_integration.py
 """
