@@ -193,7 +193,7 @@ def _draw_curves(figure: Any, history: Mapping[str, Sequence[float]], prototypes
             axes[title].plot(range(1, len(values) + 1), values, line, marker=marker, label=label)
         axes[title].set_title(title, fontsize=10)
         axes[title].set_xlabel("epochs", fontsize=9)
-        axes[title].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[title].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes["Dice"].set_ylim(0, 1)
     axes["prototypes in use"].set_ylim(0, 1.1 * prototypes)
     axes["prototypes in use"].axhline(prototypes, color="grey", linestyle="dotted", label=f"all {prototypes}")

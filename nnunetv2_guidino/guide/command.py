@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-prev_stage_predictions",
         type=Path,
         metavar="DIR",
-        help="of a cascade: its previous stage's, one for each image",
+        help="predictions of a cascade's previous stage, one for each image",
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average. Default: all numbered ones")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="default: %(default)s")

@@ -127,7 +127,8 @@ class GuidePredictor:
                 self.dataset_json,
             )
         except Exception as error:  # each reader's library has its own
-            raise GuidinoError(f"{image_files[0]} cannot be preprocessed: {error or type(error).__name__}") from error
+            files = f"{image_files[0]} with {previous}" if previous else image_files[0]
+            raise GuidinoError(f"{files} cannot be preprocessed: {error or type(error).__name__}") from error
         expected = len(self.configuration_manager.normalization_schemes)
         if len(data) != expected:
             raise GuidinoError(f"{image_files[0]} has {len(data)} channels, the model was trained on {expected}")

@@ -84,6 +84,14 @@ def test_the_segmentation_is_nnunet_s(previous_stage, dataset, folders, model_fo
         np.testing.assert_array_equal(other.guide, guided.guide)  # of the image alone
 
 
+def test_a_prediction_of_another_size_is_named(folders, model_folder, guidino):
+    save(np.zeros((2, 3, 4), np.uint8), folders / "previous" / "b.nii.gz")
+    model = model_folder(**PATCH, **LABELS, previous_stage="3d_lowres")
+    options = ["-m", model, "-i", folders / "images", "-o", folders / "out", "-device", "cpu", "--disable_tta"]
+    with pytest.raises(AssertionError, match=r"b_0000.nii.gz with .*previous/b.nii.gz cannot be preprocessed: Shape"):
+        guidino("guide", *options, "-prev_stage_predictions", folders / "previous")
+
+
 @pytest.mark.parametrize(
     ("previous_stage", "predictions", "message"),
     [
