@@ -15,9 +15,9 @@ SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
 class PretrainedWeights(dict[str, Tensor]):
     """What a checkpoint brings, by the names it has there.
 
-    nnU-Net asks a network for its state dict, demands each of its items from the checkpoint, adds what the checkpoint
-    has of its keys, and hands it to load_state_dict. A plain network's checkpoint has no guide and other names: what
-    nnU-Net gets from a guided network that is about to start is this, which demands nothing and takes everything.
+    nnU-Net's load_pretrained_weights asks a network for its state dict, demands each of its items from the checkpoint,
+    adds what the checkpoint has of its keys, and hands it to load_state_dict. A plain network's checkpoint has no guide
+    and other names: so a guided network answers with this, which demands nothing and takes everything.
     """
 
     def keys(self) -> Any:  # nnU-Net asks nothing but whether a name is in it

@@ -141,7 +141,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
     adamw = False  # instead of nnU-Net's SGD; LoRA needs it
     largest_batch: int | None = None
 
-    starting = False  # nnU-Net starts the training
     restoring = False  # a checkpoint is about to bring all weights
     guide_progress: GuideProgress | None = None  # -> on_train_start
 
@@ -173,8 +172,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             self.print_to_log_file(f"Token encoder: {source}")
         self.print_to_log_file(parameter_counts(dict(self._guided_network().named_children())))
         self._add_logged_values()
-        # Otherwise nnU-Net initializes for nothing but -pretrained_weights.
-        self._guided_network().awaits_pretrained_weights = not (self.starting or self.restoring)
 
     def _requested_guide(self) -> tuple[GuideConfig, Path | None]:
         config = GuideConfig.from_plans(self.plans_manager.plans)
@@ -263,10 +260,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         self.restoring = True
         super().load_checkpoint(filename_or_checkpoint)
 
-    def save_checkpoint(self, filename: str) -> None:
-        self._guided_network().awaits_pretrained_weights = False
-        super().save_checkpoint(filename)
-
     # The terms of the loss and the guide's Dice travel with nnU-Net's own step outputs and end in its logger.
 
     def _add_logged_values(self) -> None:
@@ -330,9 +323,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         return training, self.validation_dataset
 
     def on_train_start(self) -> None:
-        self.starting = True
         super().on_train_start()
-        self._guided_network().awaits_pretrained_weights = False
         if self.local_rank != 0:
             return
         with reported(self.print_to_log_file):

@@ -94,9 +94,7 @@ def planned_trainer(
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("GUIDINO_ENCODER", str(tiny_encoder("dinov3")))
-    data = tmp_path / "nnUNet_preprocessed" / planned.DATASET / "x"
-    data.mkdir(parents=True)
-    (data / "case.b2nd").touch()  # tells nnU-Net the file format
+    planned.mark_file_format(tmp_path / "nnUNet_preprocessed")
     return planned.build_trainer
 
 

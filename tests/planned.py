@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +67,13 @@ def plans(
     )
 
 
+def mark_file_format(preprocessed: Path) -> None:
+    """An empty case, by which nnU-Net tells the format of the others."""
+    folder = preprocessed / DATASET / "x"
+    folder.mkdir(parents=True)
+    (folder / "case.b2nd").touch()
+
+
 def build_trainer(
     name: str,
     fold: int = 0,
@@ -73,6 +81,7 @@ def build_trainer(
     labels: dict[str, Any] | None = None,
     batch_size: int = 2,
     patch_size: tuple[int, ...] = (32, 48),
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
     previous_stage: str | None = None,
     **dataset: Any,
 ) -> Any:
@@ -80,7 +89,7 @@ def build_trainer(
     from nnunetv2_guidino.trainers import trainer_class
 
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
-    planned = plans(settings, patch_size=patch_size).plans
+    planned = plans(settings, patch_size=patch_size, spacing=spacing).plans
     (configuration,) = planned["configurations"]
     planned["configurations"][configuration] |= {"batch_size": batch_size, "previous_stage": previous_stage}
     planned["continue_training"] = False

@@ -32,6 +32,13 @@ def test_every_setting_is_in_the_reference():
     assert missing == []
 
 
+@pytest.mark.slow
+def test_table_of_what_is_supported_is_up_to_date(planned_trainer):
+    import support_table
+
+    assert support_table.PAGE.read_text() == support_table.page()
+
+
 def test_every_subcommand_is_in_the_reference():
     text = (REPOSITORY / "docs" / "reference" / "commands.md").read_text()
     assert [name for name in SUBCOMMANDS if f"`guidino {name}" not in text] == []

@@ -24,9 +24,8 @@ def checkpoint(planned_trainer):
 
 
 def started_from(trainer, file: str) -> dict[str, torch.Tensor]:
-    """The weights with which nnUNetv2_train -pretrained_weights starts; some other code may ask for them later."""
+    """The weights with which nnUNetv2_train -pretrained_weights starts."""
     maybe_load_checkpoint(trainer, continue_training=False, validation_only=False, pretrained_weights_file=file)
-    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     return trainer.network.state_dict()
 
 
@@ -34,7 +33,6 @@ def test_plain_checkpoint_fills_the_planned_network_and_the_guide_starts_fresh(c
     file, plain = checkpoint("nnUNetTrainerGuiDINOBaseline")
     fresh = planned_trainer("nnUNetTrainerGuiDINO_seed0", fold=1)
     fresh.initialize()
-    fresh.save_checkpoint(str(Path(fresh.output_folder) / "checkpoint_latest.pth"))
     guided = started_from(planned_trainer("nnUNetTrainerGuiDINO_seed0"), file)
     for name, weight in fresh.network.state_dict().items():
         planned = name.removeprefix("network.") if name.startswith("network.") else None
