@@ -36,7 +36,10 @@ class TokenBook(nn.Module):
         self.similarity = similarity
         self.readout = readout
         self.projection = nn.Conv2d(channels, channels, kernel_size=1)
-        self.prototypes = nn.Parameter(torch.randn(guides, prototypes, channels))
+        # Cosine similarity knows no length, but the longer a prototype, the less a step of the optimizer turns it. Those of
+        # length √C hardly learned a small foreground under nnU-Net's SGD (docs/explanation/how_it_works.md).
+        spread = 0.02 if similarity == "cosine" else 1.0
+        self.prototypes = nn.Parameter(spread * torch.randn(guides, prototypes, channels))
         self.weight_logits = nn.Parameter(torch.zeros(guides, prototypes))
         if readout == "logistic":
             self.scale = nn.Parameter(torch.full((guides, 1, 1), 10 * math.sqrt(prototypes)))

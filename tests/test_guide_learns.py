@@ -51,7 +51,7 @@ def test_logistic_guide_finds_polyps_within_320_steps(seed, tokens_and_masks):
     train_tokenbook(book, *tokens_and_masks["train"], STEPS)
     dice = guide_dice(book, *tokens_and_masks["val"])
     print(f"guide Dice {dice:.3f}")
-    assert dice >= 0.60
+    assert dice >= 0.70
 
 
 @pytest.mark.slow

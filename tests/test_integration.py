@@ -66,11 +66,17 @@ class Trained(NamedTuple):
             assert set(np.unique(sitk.GetArrayViewFromImage(segmentation))) <= {0, 1, 2}
 
 
-def add_configurations(plans: dict) -> None:
-    """A lowres and a cascade configuration, which nnU-Net plans for large images only; in short, narrow networks."""
+def add_configurations(plans: dict, variant: Variant) -> None:
+    """A lowres and a cascade configuration, which nnU-Net plans for large images only; in short, narrow networks.
+
+    Patches of REGIONS are flat, so that nnU-Net augments them in two dimensions.
+    """
     plans["plans_name"] = TINY_PLANS
     plans["guidino"] = GUIDE
     configurations = plans["configurations"]
+    if variant is REGIONS:
+        plans["guidino"] = GUIDE | {"guides": "classes", "slice_stride": 3}
+        configurations["3d_fullres"]["patch_size"] = [8, 56, 40]
     for name in ("2d", "3d_fullres"):
         architecture = configurations[name]["architecture"]["arch_kwargs"]
         if not FULL:
@@ -93,7 +99,7 @@ def add_configurations(plans: dict) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, real_data, tiny_encoder, dinov2_small) -> Trained:
-    """All models of TRAINED on fold 0, and a plain one."""
+    """All models of TRAINED on fold 0, and two plain ones."""
     source = real_data("hippocampus")
     workspace = Workspace(tmp_path_factory.mktemp("hippocampus"))
     workspace.environment["GUIDINO_ENCODER"] = str(dinov2_small if FULL else tiny_encoder("dinov3"))
@@ -107,7 +113,7 @@ def trained(tmp_path_factory, real_data, tiny_encoder, dinov2_small) -> Trained:
     for variant in VARIANTS:
         folder = workspace.preprocessed / variant.dataset
         plans = json.loads((folder / "nnUNetPlans.json").read_text())
-        add_configurations(plans)
+        add_configurations(plans, variant)
         (folder / f"{TINY_PLANS}.json").write_text(json.dumps(plans))
         halves = training[::2], training[1::2]
         split = [{"train": halves[0], "val": halves[1]}, {"train": halves[1], "val": halves[0]}]
@@ -121,7 +127,9 @@ def trained(tmp_path_factory, real_data, tiny_encoder, dinov2_small) -> Trained:
                 log = workspace.train(GUIDED, "--npz", **where)
                 assert "guide_progress.png could not" not in log
                 assert "Guide Dice " in log
-    workspace.train(PLAIN, "--npz", dataset=LABELS.number, configuration="3d_fullres")
+                assert f"do_dummy_2d_data_aug: {variant is REGIONS and configuration == '3d_fullres'}" in log
+    for configuration in ("2d", "3d_fullres"):
+        workspace.train(PLAIN, "--npz", dataset=LABELS.number, configuration=configuration)
     return Trained(workspace, test)
 
 

@@ -133,7 +133,7 @@ KNOWN_ENCODERS = {
         _timm_dinov3("huge_plus", 1280, 32, 840_509_440),
         _timm_dinov3("7b", 4096, 40, 6_716_030_976),
         # measured on Kvasir-SEG: docs/how_to/choose_an_encoder.md
-        _dinov2("facebook/dinov2-small", 384, 12, 22_056_576, layer=10),
+        _dinov2("facebook/dinov2-small", 384, 12, 22_056_576, layer=12),
         _dinov2("facebook/dinov2-base", 768, 12, 86_580_480),
         _dinov2("facebook/dinov2-large", 1024, 24, 304_368_640),
         _dinov2("facebook/dinov2-giant", 1536, 40, 1_136_480_768),
