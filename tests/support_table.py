@@ -1,6 +1,6 @@
 """What is supported, as tiny models show: each trains, validates and predicts once. Writes docs/reference/support.md.
 
-    python tests/support_table.py
+python tests/support_table.py
 """
 
 from __future__ import annotations
@@ -97,27 +97,17 @@ def page() -> str:
         return "✓" if outcomes == {"✓"} else ", ".join(sorted(outcomes - {"✓"}))
 
     def table(rows: str, names: dict[str, Any]) -> list[str]:
-        cells = [[cell(configuration=configuration, **{rows: name}) for configuration in CONFIGURATIONS] for name in names]
-        return [
-            f"| | {' | '.join(CONFIGURATIONS)} |",
-            "|---" * (len(CONFIGURATIONS) + 1) + "|",
-            *(f"| {name} | {' | '.join(row)} |" for name, row in zip(names, cells, strict=True)),
-        ]
+        lines = [f"| | {' | '.join(CONFIGURATIONS)} |", "|---" * (len(CONFIGURATIONS) + 1) + "|"]
+        for name in names:
+            cells = [cell(configuration=configuration, **{rows: name}) for configuration in CONFIGURATIONS]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        return lines
 
-    return "\n".join(
-        [
-            "# What is supported",
-            "",
-            "Written by `python tests/support_table.py`, which trains, validates and predicts once with a tiny model for each",
-            f"combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with everything in the other",
-            "table. Otherwise a cell names what was raised.",
-            "",
-            *table("target", TARGETS),
-            "",
-            *table("guide", GUIDES),
-            "",
-        ]
-    )
+    about = f"""Written by `python tests/support_table.py`, which trains, validates and predicts once with a tiny model for
+each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with everything in the
+other table. Otherwise a cell names what was raised."""
+    tables = [*table("target", TARGETS), "", *table("guide", GUIDES)]
+    return "\n".join(["# What is supported", "", about, "", *tables, ""])
 
 
 if __name__ == "__main__":
