@@ -36,8 +36,8 @@ class TokenBook(nn.Module):
         self.similarity = similarity
         self.readout = readout
         self.projection = nn.Conv2d(channels, channels, kernel_size=1)
-        # Cosine similarity knows no length, but the longer a prototype, the less a step of the optimizer turns it. Those
-        # of length √C hardly learned a small foreground under nnU-Net's SGD (docs/explanation/how_it_works.md).
+        # Cosine similarity knows no length, but the longer a prototype, the less a step of the optimizer turns it.
+        # Those of length √C hardly learned a small foreground under nnU-Net's SGD (docs/explanation/how_it_works.md).
         spread = 0.02 if similarity == "cosine" else 1.0
         self.prototypes = nn.Parameter(spread * torch.randn(guides, prototypes, channels))
         self.weight_logits = nn.Parameter(torch.zeros(guides, prototypes))

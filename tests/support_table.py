@@ -103,8 +103,8 @@ def page() -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return lines
 
-    about = f"""Written by `python tests/support_table.py`, which trains, validates and predicts once with a tiny model for
-each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with everything in the
+    about = f"""Written by `python tests/support_table.py`, which trains, validates and predicts once with a tiny model
+for each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with everything in the
 other table. Otherwise a cell names what was raised."""
     tables = [*table("target", TARGETS), "", *table("guide", GUIDES)]
     return "\n".join(["# What is supported", "", about, "", *tables, ""])
