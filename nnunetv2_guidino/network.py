@@ -107,7 +107,7 @@ class GuidedNetwork(nn.Module):
         return [*segmentation, guides] if self.decoder.deep_supervision else segmentation
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        # It compares names, so it must not get ours; and it leaves nobody else a say in what fits.
+        # That function decides by the names in here what fits, and leaves a network no other say in it.
         if sys._getframe(1).f_code is load_pretrained_weights.__code__:
             return PretrainedWeights()
         return super().state_dict(*args, **kwargs)
