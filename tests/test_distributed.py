@@ -66,7 +66,11 @@ def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) ->
         trainer.network = DistributedDataParallel(trainer.network)
         trainer.loss = trainer._build_loss()
         trainer.network.register_comm_hook(communicated, counting_hook)
-    trainable = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
+    parameters = [p for p in trainer.network.parameters() if p.requires_grad]
+    trainable = sum(p.numel() for p in parameters)
+    if isinstance(trainer.optimizer, torch.optim.AdamW):
+        # It makes whole steps of rounding errors: a bias before a normalisation has no other gradient.
+        trainer.optimizer = torch.optim.SGD(parameters, 1e-2)
     trainer.network.train()
     *training, validation = [part_of(batch, rank, world_size) for batch in batches(trainer)]
     outputs = [trainer.train_step(batch) for batch in training]
