@@ -12,6 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from nnunetv2_guidino.resizing import area_average, interpolate
+from nnunetv2_guidino.tokenbook import gating_guide
 
 
 class Annotation(NamedTuple):
@@ -183,7 +184,7 @@ class GuidedLoss(nn.Module):
             terms["boundary"] = boundary_loss(segmentations[0], masks, band, channels, exclusive=not regions)
             loss = loss + self.lambda_boundary * terms["boundary"]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
-        self._last |= guide_counts(guides.detach().amax(1, keepdim=True), annotation)
+        self._last |= guide_counts(gating_guide(guides.detach()), annotation)
         return loss
 
     def last_terms(self) -> dict[str, Any]:

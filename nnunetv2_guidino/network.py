@@ -16,7 +16,7 @@ from nnunetv2_guidino.pretrained_weights import PretrainedWeights
 from nnunetv2_guidino.resizing import area_average, interpolate
 from nnunetv2_guidino.slices import between_slices, slice_positions
 from nnunetv2_guidino.token_encoder import TokenEncoder
-from nnunetv2_guidino.tokenbook import TokenBook
+from nnunetv2_guidino.tokenbook import TokenBook, gating_guide
 
 
 class GuidedNetwork(nn.Module):
@@ -88,12 +88,12 @@ class GuidedNetwork(nn.Module):
         return between_slices(guides.transpose(1, 2), positions, depth)
 
     def guide(self, patch: Tensor) -> Tensor:
-        """The one that gates, (B, 1, …): the maximum of the guides."""
-        return self.guides(patch).amax(1, keepdim=True)
+        """The one that gates, (B, 1, …)."""
+        return gating_guide(self.guides(patch))
 
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
         guides = self.guides(patch)
-        guide = guides.amax(1, keepdim=True)
+        guide = gating_guide(guides)
         if self.gate == "input":
             # What a cascade's previous stage says is no feature of the image.
             image, previous = patch.tensor_split([self.token_encoder.image_channels], dim=1)

@@ -32,8 +32,8 @@ class PretrainedWeights(dict[str, Tensor]):
         guided = any(name.startswith("tokenbook.") for name in self)
         brought = dict(self) if guided else {f"network.{name}": tensor for name, tensor in self.items()}
         wanted = [name for name in own if SEGMENTATION_LAYERS not in name and (guided or name.startswith("network."))]
+        expected = f"expected one of the same planned network{' and guide' if guided else ''}"
         for name in wanted:
-            expected = f"expected one of the same planned network{' and guide' if guided else ''}"
             if name not in brought:
                 raise GuidinoError(f"-pretrained_weights: the checkpoint has no {name}; {expected}")
             if brought[name].shape != own[name].shape:

@@ -46,7 +46,7 @@ _NOT_ARCHITECTURE = {
 _UNUSED_PARAMETERS = ("mask_token", "pooler")
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
 Layer = int | list[int] | None  # GuideConfig.layer
-# More images at once are no faster, and a volume has hundreds of slices: the widest tensor of ViT-S has 100 MB so.
+# A volume has hundreds of slices. So many tokens make ViT-S's widest tensor, 1536 floats for each, 100 MB.
 TOKENS_AT_ONCE = 2**14
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 

@@ -9,6 +9,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
+def gating_guide(guides: Tensor) -> Tensor:
+    """The one guide that multiplies features: the maximum of all.
+
+    Shape:
+        guides (B, G, …) -> (B, 1, …)
+    """
+    return guides.amax(1, keepdim=True)
+
+
 class TokenBook(nn.Module):
     """Compares every token with K learned prototypes and reads a guide off the weighted mean similarity.
 

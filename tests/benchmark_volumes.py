@@ -40,14 +40,14 @@ INPUT_SIZE = 112
 EPOCHS = 5
 STRIDES = (1, 2, 4)
 TOKENBOOK_STEPS = 1000
-PLAIN = "plain"
+PLAIN, GUIDED, CLASSES = "plain", "one guide", "a guide for each class"
+BY_STRIDE = {stride: GUIDED if stride == 1 else f"slice stride {stride}" for stride in STRIDES}
 SETTINGS: dict[str, dict[str, Any]] = {
     PLAIN: {},
-    **{f"slice stride {stride}": {"slice_stride": stride} for stride in STRIDES},
-    "one guide": {"guides": "foreground"},
-    "a guide for each class": {"guides": "classes"},
+    **{setting: {"slice_stride": stride} for stride, setting in BY_STRIDE.items()},
+    CLASSES: {"guides": "classes"},
 }
-COMPARED = (PLAIN, "one guide", "a guide for each class")
+COMPARED = (PLAIN, GUIDED, CLASSES)
 
 
 def plans_name(setting: str) -> str:
@@ -160,12 +160,12 @@ if __name__ == "__main__":
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         workspace = prepared(args.data, Path(temporary))
-        parts = volumes(trainer_of("slice stride 1"))
+        parts = volumes(trainer_of(GUIDED))
         by_stride = zip(*(guide_dice_by_stride(parts, seed) for seed in range(args.seeds)), strict=True)
         seconds = seconds_per_step()
         print("| slice stride | guide's Dice | seconds per step |\n|---|---|---|")
         for stride, dice in zip(STRIDES, by_stride, strict=True):
-            print(f"| {stride} | {over_seeds(list(dice))} | {seconds[f'slice stride {stride}']:.1f} |")
+            print(f"| {stride} | {over_seeds(list(dice))} | {seconds[BY_STRIDE[stride]]:.1f} |")
 
         results: dict[str, list[tuple[float, float]]] = {setting: [] for setting in COMPARED}
         for seed in range(args.seeds):

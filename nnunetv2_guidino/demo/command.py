@@ -25,7 +25,7 @@ DATASET = "Dataset900_GuidinoDemo"
 TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 24, 5
 VALIDATION_CASES = 8  # at most, of those to train on: nnU-Net predicts each after the training
 BATCH_SIZE = 6  # at most; nnU-Net plans for a GPU
-LAYER = 11  # of 12: on DINOv2 the last layer but one guides better than the last
+LAYER = 11  # of 12: guides as well as the last one (docs/how_to/choose_an_encoder.md), with a block less to run
 
 
 class Model(NamedTuple):

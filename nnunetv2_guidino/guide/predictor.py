@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.network import GuidedNetwork
 from nnunetv2_guidino.resizing import interpolate
+from nnunetv2_guidino.tokenbook import gating_guide
 
 # To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
@@ -42,7 +43,7 @@ class SegmentationAndGuide(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         logits, *_, guides = self.network(patch)
-        guide = interpolate(guides.amax(1, keepdim=True), logits.shape[2:])
+        guide = interpolate(gating_guide(guides), logits.shape[2:])
         return torch.cat([logits, guide.to(logits.dtype)], dim=1)
 
 
