@@ -15,9 +15,15 @@ ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
 
 GATES = ("skips", "bottleneck", "input")
+GATINGS = ("residual", "product")
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
 GUIDES = ("foreground", "classes")
+# All that version 0.1.0 wrote into a section by which a model was to be trained.
+_SETTINGS_OF_0_1_0 = {
+    "encoder", "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate",
+    "lambda_guide", "lambda_boundary", "lora",
+}  # fmt: skip
 
 
 def default_encoder() -> str:
@@ -69,8 +75,9 @@ class GuideConfig:
         readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
         guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
         slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
-        gate: Which features the guide multiplies: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
+        gate: Which features the guide acts on: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
             GuiDINO-U) or "input" (GuiDINO-W).
+        gating: How it acts on them: "residual", feature · (1 + guide), or "product", feature · guide (see gates.py).
         lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
         lambda_boundary: Weight of the boundary hinge loss (equation 3); 0 switches it off.
         lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
@@ -92,6 +99,7 @@ class GuideConfig:
     guides: str = "foreground"
     slice_stride: int = 1
     gate: str = "skips"
+    gating: str = "residual"
     lambda_guide: float = 1.0
     lambda_boundary: float = 0.1
     lora: LoRA | None = None
@@ -107,7 +115,10 @@ class GuideConfig:
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
         _check(self.slice_stride >= 1, "slice_stride", self.slice_stride, "at least 1 slice")
-        for name, allowed in (("similarity", SIMILARITIES), ("readout", READOUTS), ("guides", GUIDES), ("gate", GATES)):
+        choices = {
+            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": GATES, "gating": GATINGS
+        }  # fmt: skip
+        for name, allowed in choices.items():
             _check(getattr(self, name) in allowed, name, getattr(self, name), "one of " + ", ".join(allowed))
         for name in ("lambda_guide", "lambda_boundary"):
             _check(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 (off) or a positive number")
@@ -121,12 +132,16 @@ class GuideConfig:
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
         """Read the section "guidino"; what it does not name takes its default.
 
+        A section as version 0.1.0 wrote it, complete but without `gating`, keeps what that version did.
+
         Raises:
             GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
         """
         section = _known_settings(cls, plans.get(PLANS_KEY, {}), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(LoRA, section["lora"], f"{PLANS_KEY}.lora"))
+        if section.keys() >= _SETTINGS_OF_0_1_0 and "gating" not in section:
+            section["gating"] = "product"
         return cls(**section)
 
     def to_plans(self) -> dict[str, Any]:

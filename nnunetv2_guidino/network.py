@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.gates import GATINGS
 from nnunetv2_guidino.pretrained_weights import PretrainedWeights
-from nnunetv2_guidino.resizing import area_average, interpolate
 from nnunetv2_guidino.slices import between_slices, slice_positions
 from nnunetv2_guidino.token_encoder import TokenEncoder
 from nnunetv2_guidino.tokenbook import TokenBook, gating_guide
 
 
 class GuidedNetwork(nn.Module):
-    """Multiplies features of a segmentation network by a guide.
+    """Gates features of a segmentation network by a guide.
 
     Args:
         network: The planned network, as nnU-Net builds it. The gates "skips" and "bottleneck" need its `encoder` to
@@ -54,6 +54,7 @@ class GuidedNetwork(nn.Module):
                 'between; use "input"'
             )
         self.gate = config.gate
+        self.apply_gate = GATINGS[config.gating]()
         self.slice_stride = config.slice_stride
         self.network = network
         self.token_encoder = TokenEncoder(
@@ -97,12 +98,12 @@ class GuidedNetwork(nn.Module):
         if self.gate == "input":
             # What a cascade's previous stage says is no feature of the image.
             image, previous = patch.tensor_split([self.token_encoder.image_channels], dim=1)
-            segmentation = self.network(torch.cat((apply_gate(image, guide), previous), dim=1))
+            segmentation = self.network(torch.cat((self.apply_gate(image, guide), previous), dim=1))
         else:
             features = list(self.network.encoder(patch))
             first = 0 if self.gate == "skips" else len(features) - 1
             for level in range(first, len(features)):
-                features[level] = apply_gate(features[level], guide)
+                features[level] = self.apply_gate(features[level], guide)
             segmentation = self.decoder(features)
         return [*segmentation, guides] if self.decoder.deep_supervision else segmentation
 
@@ -120,14 +121,3 @@ class GuidedNetwork(nn.Module):
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""
         return self.network.compute_conv_feature_map_size(input_size)
-
-
-def apply_gate(feature: Tensor, guide: Tensor) -> Tensor:
-    """feature ⊙ guide, with the guide averaged along the axes where the feature is coarser, else interpolated.
-
-    Shape:
-        feature (B, C, …), guide (B, 1, …) -> as feature
-    """
-    size = feature.shape[2:]
-    coarser = [min(sides) for sides in zip(size, guide.shape[2:], strict=True)]
-    return feature * interpolate(area_average(guide, coarser), size).to(feature.dtype)

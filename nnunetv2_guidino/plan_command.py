@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_guidino.config import GATES, GUIDES, READOUTS, SIMILARITIES, GuideConfig
+from nnunetv2_guidino.config import GATES, GATINGS, GUIDES, READOUTS, SIMILARITIES, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.plans import (
     derive_plans,
@@ -74,7 +74,8 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
     "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
     "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
-    "--gate": {"choices": GATES, "help": "what the guide multiplies"},
+    "--gate": {"choices": GATES, "help": "which features the guide acts on"},
+    "--gating": {"choices": GATINGS, "help": "how it acts on them"},
     "--lambda-guide": {"type": float, "metavar": "λ", "help": "weight of the guide's cross-entropy; 0: off"},
     "--lambda-boundary": {"type": float, "metavar": "λ", "help": "weight of the boundary loss; 0: off"},
     "--lora": {

@@ -39,6 +39,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 GUIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "defaults": ("nnUNetTrainerGuiDINO", {}),
     "`guides`: `classes`": ("nnUNetTrainerGuiDINO", {"guides": "classes"}),
+    "`gating`: `product`": ("nnUNetTrainerGuiDINO", {"gating": "product"}),
     "`gate`: `bottleneck`": ("nnUNetTrainerGuiDINO", {"gate": "bottleneck"}),
     "`gate`: `input`": ("nnUNetTrainerGuiDINO", {"gate": "input"}),
     "`slice_stride`: 3": ("nnUNetTrainerGuiDINO", {"slice_stride": 3}),

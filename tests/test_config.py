@@ -9,7 +9,8 @@ from nnunetv2_guidino.errors import GuidinoError
 def test_defaults_are_the_paper_s_encoder_and_the_measured_gate():
     config = GuideConfig.from_plans({})
     assert (config.encoder, config.layer, config.prototypes) == (DEFAULT_ENCODER, None, 256)
-    assert (config.gate, config.readout, config.similarity) == ("skips", "logistic", "cosine")
+    assert (config.gate, config.gating) == ("skips", "residual")
+    assert (config.readout, config.similarity) == ("logistic", "cosine")
     assert (config.lambda_guide, config.lambda_boundary) == (1.0, 0.1)
 
 
@@ -26,6 +27,13 @@ def test_plans_round_trip_through_json(monkeypatch):
     section = json.loads(json.dumps(config.to_plans()))
     monkeypatch.setenv("GUIDINO_ENCODER", "/somewhere/else")
     assert GuideConfig.from_plans({"guidino": section}) == config
+
+
+def test_sections_of_version_0_1_0_keep_their_gating():
+    section = GuideConfig(encoder="a/b").to_plans()
+    del section["gating"]
+    assert GuideConfig.from_plans({"guidino": section}).gating == "product"
+    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "residual"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from torch import nn
 from nnunetv2_guidino import token_encoder
 from nnunetv2_guidino.config import GATES
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.network import GuidedNetwork, apply_gate
+from nnunetv2_guidino.gates import GATINGS, guide_at
+from nnunetv2_guidino.network import GuidedNetwork
 from nnunetv2_guidino.token_encoder import read_encoder_config
 from nnunetv2_guidino.trainers import nnUNetTrainerGuiDINO
 
@@ -31,12 +32,13 @@ def build(manager, deep_supervision=True, trainer=nnUNetTrainerGuiDINO, channels
     return trainer.build_network_architecture(manager, configuration, channels, CLASSES, deep_supervision)
 
 
+@pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("guides", [1, 2])
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_outputs_and_gradients(architecture, patch_size, guides, gate, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), gate=gate, guides="classes", classes=guides)
+def test_outputs_and_gradients(architecture, patch_size, guides, gate, gating, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating=gating, guides="classes", classes=guides)
     network = build(plans(section, architecture, patch_size=patch_size))
     assert isinstance(network, GuidedNetwork)
     *segmentations, guide = network.train()(torch.randn(2, CHANNELS, *patch_size))
@@ -54,11 +56,13 @@ def test_outputs_and_gradients(architecture, patch_size, guides, gate, tiny_enco
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
 @pytest.mark.parametrize("gate", GATES)
-def test_guide_of_one_gives_the_stock_network_s_output(gate, patch_size, architecture, tiny_encoder):
-    manager = plans(guide_section(tiny_encoder("dinov2"), gate=gate), architecture, patch_size=patch_size)
+@pytest.mark.parametrize(("gating", "neutral"), [("product", 1.0), ("residual", 0.0)])
+def test_neutral_guide_gives_the_stock_network_s_output(gating, neutral, gate, patch_size, architecture, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov2"), gate=gate, gating=gating)
+    manager = plans(section, architecture, patch_size=patch_size)
     guided, stock = build(manager, False), build(manager, False, nnUNetTrainer)
     guided.network.load_state_dict(stock.state_dict())
-    guided.tokenbook = ConstantGuide(1.0)
+    guided.tokenbook = ConstantGuide(neutral)
     patch = torch.randn(1, CHANNELS, *patch_size)
     # interpolating ones gives ones up to rounding
     torch.testing.assert_close(guided.eval()(patch), stock.eval()(patch), rtol=1e-5, atol=1e-5)
@@ -90,8 +94,8 @@ def test_plain_tensor_without_deep_supervision(tiny_encoder):
 
 def test_gate_averages_the_guide_where_the_feature_is_coarser():
     guide = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
-    assert apply_gate(torch.ones(1, 2, 1, 1), guide).flatten().tolist() == [0.5, 0.5]
-    fine = apply_gate(torch.ones(1, 1, 8, 8), guide)
+    assert guide_at(guide, (1, 1)).item() == 0.5
+    fine = guide_at(guide, (8, 8))
     assert fine[..., 0].max() == 0
     assert fine[..., -1].min() == 1
 
@@ -100,11 +104,11 @@ def test_gate_averages_slices_and_interpolates_within_them():
     """Of a volume the guide is finer than deep features along one axis, and coarser along the others."""
     guide = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).repeat(1, 1, 4, 1, 1)
     guide[:, :, ::2] = 1 - guide[:, :, ::2]
-    gated = apply_gate(torch.ones(1, 3, 2, 8, 8), guide)
+    gated = guide_at(guide, (2, 8, 8))
     torch.testing.assert_close(gated, torch.full_like(gated, 0.5))
     guide = torch.rand(1, 1, 6, 4, 4)
     expected = F.interpolate(F.avg_pool3d(guide, (2, 1, 1)), (3, 8, 8), mode="trilinear")
-    torch.testing.assert_close(apply_gate(torch.ones(1, 1, 3, 8, 8), guide), expected)
+    torch.testing.assert_close(guide_at(guide, (3, 8, 8)), expected)
 
 
 def test_gate_is_the_maximum_of_the_guides(tiny_encoder):
@@ -113,7 +117,7 @@ def test_gate_is_the_maximum_of_the_guides(tiny_encoder):
     patch = torch.randn(1, CHANNELS, 32, 48)
     guides = network.guides(patch)
     assert not torch.allclose(guides[:, 0], guides[:, 1])
-    torch.testing.assert_close(network(patch), network.network(apply_gate(patch, guides.amax(1, keepdim=True))))
+    torch.testing.assert_close(network(patch), network.network(network.apply_gate(patch, guides.amax(1, keepdim=True))))
     assert torch.equal(network.guide(patch), guides.amax(1, keepdim=True))
 
 
@@ -133,7 +137,8 @@ def test_guide_of_a_volume_is_that_of_its_slices(depth, stride, tiny_encoder):
 
 @pytest.mark.parametrize("gate", GATES)
 def test_previous_stage_of_a_cascade_does_not_reach_the_guide(gate, tiny_encoder):
-    manager = plans(guide_section(tiny_encoder("dinov3"), gate=gate), patch_size=(4, 32, 48))
+    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="product")
+    manager = plans(section, patch_size=(4, 32, 48))
     network = build(manager, deep_supervision=False, channels=CHANNELS + 2).eval()
     image, previous = torch.randn(1, CHANNELS, 4, 32, 48), torch.ones(1, 2, 4, 32, 48)
     with_it, without = torch.cat((image, previous), 1), torch.cat((image, 0 * previous), 1)
