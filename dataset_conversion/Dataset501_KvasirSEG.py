@@ -15,9 +15,9 @@ if __name__ == "__main__" and not __package__:  # run as a script: the clone nee
 
 import numpy as np
 
-from nnunetv2_guidino.dataset_conversion import conversion
-from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Split
-from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
+from nnunetv2_guidino.conversion import conversion
+from nnunetv2_guidino.conversion.conversion import Case, Dataset, Split
+from nnunetv2_guidino.conversion.image_files import SourceFile
 
 SEED = 12345  # the seed of nnU-Net's own splits
 

@@ -14,9 +14,9 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.dataset_conversion import conversion
-from nnunetv2_guidino.dataset_conversion.conversion import Case, Dataset, Fold, Split
-from nnunetv2_guidino.dataset_conversion.image_files import SourceFile
+from nnunetv2_guidino.conversion import conversion
+from nnunetv2_guidino.conversion.conversion import Case, Dataset, Fold, Split
+from nnunetv2_guidino.conversion.image_files import SourceFile
 
 TN3K = Dataset(
     id=503,

@@ -7,5 +7,5 @@ clone or an editable install this package's path is extended to that folder.
 from pathlib import Path
 
 _top_level_folder = Path(__file__).resolve().parents[2] / "dataset_conversion"
-if (_top_level_folder / "conversion.py").is_file():
+if (_top_level_folder / "folder.py").is_file():
     __path__.append(str(_top_level_folder))

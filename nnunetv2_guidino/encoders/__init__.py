@@ -1,1 +1,1 @@
-"""Which pretrained encoders there are, and what to do with them before and after a training."""
+"""Pretrained vision transformers as encoders of tokens."""

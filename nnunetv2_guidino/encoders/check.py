@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from nnunetv2_guidino.token_encoder import Layer, TokenEncoder, find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.token_encoder import Layer, TokenEncoder, find_encoder, read_encoder_config
 
 REPETITIONS = 3
 

@@ -1,1 +1,1 @@
-"""The guide of a trained model, on images."""
+"""From tokens to a guide, and from a guide to gated features."""

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from nnunetv2_guidino import cli
-from nnunetv2_guidino.demo import command, nnunet_commands
-from nnunetv2_guidino.demo.nnunet_commands import run_command
+from nnunetv2_guidino.commands import demo as command
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.nnunet import commands as nnunet_commands
+from nnunetv2_guidino.nnunet.commands import run_command
 
 # As nnU-Net prints an epoch: every line begins with the time and ends with a space.
 EPOCH = [

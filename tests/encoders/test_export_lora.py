@@ -1,13 +1,12 @@
 import pytest
 import torch
 from peft import PeftModel
-from planned import CHANNELS
-from test_trainers import save_model_folder
+from planned import CHANNELS, save_model_folder
 from tiny_encoders import FAMILIES
 from torch import nn
 
 from nnunetv2_guidino.cli import main
-from nnunetv2_guidino.token_encoder import TokenEncoder
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
 
 @pytest.mark.parametrize("layer", [None, 2])

@@ -3,7 +3,7 @@ from tiny_encoders import FAMILIES
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.config import LoRA
-from nnunetv2_guidino.encoders.cost import encoder_cost
+from nnunetv2_guidino.cost.encoder import encoder_cost
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 
 
@@ -11,7 +11,7 @@ from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 def test_facts_are_the_library_s(name):
     import torch
 
-    from nnunetv2_guidino.token_encoder import _blocks, _patch_size, build_vit
+    from nnunetv2_guidino.encoders.token_encoder import _blocks, _patch_size, build_vit
 
     known = KNOWN_ENCODERS[name]
     with torch.device("meta"):
@@ -48,7 +48,7 @@ def test_cost_of_a_dinov2_small():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_keeps_activations_and_few_layers_cost_less(family, tiny_encoder):
-    from nnunetv2_guidino.token_encoder import read_encoder_config
+    from nnunetv2_guidino.encoders.token_encoder import read_encoder_config
 
     config = read_encoder_config(tiny_encoder(family), None)
     whole, half = (encoder_cost(config, layer, 64, (64, 64), lora=LoRA()) for layer in (None, 1))
@@ -61,7 +61,7 @@ def test_lora_keeps_activations_and_few_layers_cost_less(family, tiny_encoder):
 def test_kept_activations_are_those_of_a_real_pass(family, tiny_encoder):
     import torch
 
-    from nnunetv2_guidino.token_encoder import TokenEncoder, read_encoder_config
+    from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, read_encoder_config
 
     architecture = read_encoder_config(tiny_encoder(family), None)
     encoder = TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 256, LoRA()).train()

@@ -1,0 +1,1 @@
+"""The subcommands of `guidino`: their options and what they print."""

@@ -1,0 +1,122 @@
+"""How much GPU memory a guided training needs, estimated before it is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.cost.encoder import encoder_cost
+from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
+from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE, find_encoder, is_cached, read_encoder_config
+from nnunetv2_guidino.guide.slices import slice_positions
+
+# nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of
+# 12; in 3D 560e6, in batches of 2.
+GB_PER_ELEMENT = {2: 8 / (85e6 * 12), 3: 8 / (560e6 * 2)}
+SMALLEST_BATCH = 2  # nnU-Net's planner's
+ADAM_BYTES = 12  # of each trained parameter: gradient and two moments
+HALF = 0.5  # CUDA trainings run under autocast; the encoder's activations are counted in float32
+LIVE_TENSORS = 4  # of a block that keeps nothing: its input, its output, and what it is at
+TOKEN_COPIES = 3  # that the TokenBook keeps for its backward pass: the tokens, their projection, and that normalized
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In GB.
+
+    Args:
+        network_per_patch: What each patch of a batch adds.
+        guide_fixed: The encoder's weights, and what the optimizer adds to those that are trained.
+        slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
+        guide_per_slice: What each of them adds.
+        slices_at_once: How many the encoder works on at a time.
+        encoding_per_slice: What each of these needs besides.
+    """
+
+    network_per_patch: float
+    guide_fixed: float
+    slices_per_patch: int
+    guide_per_slice: float
+    slices_at_once: float
+    encoding_per_slice: float
+
+    def guide(self, batch_size: int) -> float:
+        slices = batch_size * self.slices_per_patch
+        encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
+        return self.guide_fixed + slices * self.guide_per_slice + encoding
+
+    def total(self, batch_size: int) -> float:
+        return self.guide(batch_size) + batch_size * self.network_per_patch
+
+    def largest_batch(self, target: float, planned: int) -> int:
+        """Of at most `planned` patches, what fits into `target` GB; never below nnU-Net's 2."""
+        fitting = (batch for batch in range(planned, SMALLEST_BATCH, -1) if self.total(batch) <= target)
+        return next(fitting, SMALLEST_BATCH)
+
+    def describe(self, batch_size: int) -> str:
+        return (
+            f"estimated GPU memory at batch size {batch_size}: {self.total(batch_size):.1f} GB "
+            f"(planned network {batch_size * self.network_per_patch:.1f}, guide {self.guide(batch_size):.1f})"
+        )
+
+
+def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> Memory | None:
+    """The planned network as nnU-Net's planner counts it, and the encoder's weights and activations.
+
+    None where it cannot be told: for an encoder that is neither known nor on this machine, and for a network without
+    nnU-Net's compute_conv_feature_map_size.
+    """
+    manager = PlansManager(plans)
+    settings = manager.get_configuration(configuration)
+    config = GuideConfig.from_plans(plans)
+    architecture = _architecture(config)
+    if architecture is None:
+        return None
+    with torch.device("meta"):
+        network = get_network_from_plans(
+            settings.network_arch_class_name,
+            settings.network_arch_init_kwargs,
+            settings.network_arch_init_kwargs_req_import,
+            determine_num_input_channels(manager, settings, dataset_json),
+            manager.get_label_manager(dataset_json).num_segmentation_heads,
+            allow_init=False,
+        )
+    if not hasattr(network, "compute_conv_feature_map_size"):
+        return None
+    patch_size = settings.patch_size
+    height, width = patch_size[-2:]
+    elements = network.compute_conv_feature_map_size(patch_size)
+    channels = len(settings.normalization_schemes)
+    cost = encoder_cost(architecture, config.layer, config.min_input_size, (height, width), channels, lora=config.lora)
+    # Every slice stays as it entered the encoder: gradients need it once more.
+    slice_bytes = 4 * channels * height * width + HALF * TOKEN_COPIES * cost.token_bytes
+    trained = cost.activation_bytes > 0
+    keeps_all = trained and isinstance(config.layer, list) and len(config.layer) > 1  # see TokenEncoder.forward
+    return Memory(
+        network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
+        guide_fixed=(cost.weight_bytes + ADAM_BYTES * cost.trainable) / 2**30,
+        slices_per_patch=_slices(patch_size, config.slice_stride),
+        guide_per_slice=slice_bytes / 2**30,
+        slices_at_once=math.inf if keeps_all else max(1, TOKENS_AT_ONCE // cost.tokens),
+        encoding_per_slice=HALF * (cost.activation_bytes or LIVE_TENSORS * cost.working_bytes) / 2**30,
+    )
+
+
+def _slices(patch_size: Sequence[int], stride: int) -> int:
+    return len(slice_positions(patch_size[0], stride)) if len(patch_size) == 3 else 1
+
+
+def _architecture(config: GuideConfig) -> dict[str, Any] | None:
+    if config.encoder in KNOWN_ENCODERS:
+        return KNOWN_ENCODERS[config.encoder].architecture
+    if is_cached(config.encoder):
+        return read_encoder_config(find_encoder(config.encoder), config.layer)
+    return None

@@ -1,0 +1,1 @@
+"""The terms that a guided training adds to nnU-Net's loss."""

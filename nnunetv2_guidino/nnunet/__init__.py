@@ -1,0 +1,1 @@
+"""nnU-Net's own commands and folders."""

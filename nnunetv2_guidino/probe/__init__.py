@@ -1,0 +1,1 @@
+"""How good a guide would be, measured before a training."""

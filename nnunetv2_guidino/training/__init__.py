@@ -1,0 +1,1 @@
+"""nnU-Net's trainers with a guide: one hook overridden per idea."""

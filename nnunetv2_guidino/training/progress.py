@@ -1,0 +1,212 @@
+"""guide_progress.png, beside nnU-Net's progress.png: the loss terms, the guide's Dice, and the guide as it forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from nnunetv2_guidino.evaluation.pictures import displayed
+from nnunetv2_guidino.guide.network import GuidedNetwork
+
+Array = npt.NDArray[Any]
+
+CASES = 4
+STAGES = 8  # at which the guide is recorded, besides the start
+TILE = 128  # pixels of a patch's longer side in the picture
+LOSSES = {"seg": "segmentation loss", "guide": "guide loss", "boundary": "boundary loss"}
+
+
+@contextmanager
+def reported(log: Callable[[str], None]) -> Iterator[None]:
+    """A picture is no reason to lose a training of days: what goes wrong with it is told in the log."""
+    try:
+        yield
+    except Exception as error:
+        log(f"guide_progress.png could not be brought up to date: {type(error).__name__}: {error}")
+
+
+def prototypes_in_use(weights: Tensor) -> float:
+    """exp(entropy of α): K when all prototypes weigh the same, 1 when one has all the weight; the mean of all guides.
+
+    Shape:
+        weights (G, K), each row summing to one
+    """
+    return float(torch.distributions.Categorical(probs=weights.detach(), validate_args=False).perplexity().mean())
+
+
+def fixed_patches(dataset: Any, patch_size: Sequence[int], foreground: Sequence[int]) -> tuple[Array, Array]:
+    """The same patch, around the foreground, of the same few cases whenever it is asked: no random number is drawn.
+
+    Args:
+        dataset: nnU-Net's, preprocessed. Of a volume, the slice with the largest foreground is taken.
+        patch_size: (H, W)
+        foreground: Labels that count as foreground.
+
+    Returns:
+        images (n, C, H, W) as preprocessed, foreground masks (n, H, W)
+    """
+    names = sorted(dataset.identifiers)
+    images, masks = [], []
+    for i in np.linspace(0, len(names) - 1, min(CASES, len(names)), dtype=int):
+        data, labels, *_ = dataset.load_case(names[i])
+        mask = np.isin(labels[0], foreground)
+        z = int(mask.sum((1, 2)).argmax())
+        box = _box_around(mask[z], patch_size)
+        images.append(crop_and_pad_nd(np.asarray(data[:, z]), box, 0))
+        masks.append(crop_and_pad_nd(mask[z], box, False))
+    return np.stack(images), np.stack(masks)
+
+
+def _box_around(mask: Array, patch_size: Sequence[int]) -> list[list[int]]:
+    """Start and end along each axis; what leaves the image has to be padded."""
+    box = []
+    centres = np.argwhere(mask).mean(0) if mask.any() else np.array(mask.shape) / 2
+    for centre, size, patch in zip(centres, mask.shape, patch_size, strict=True):
+        slack = size - patch
+        start = int(np.clip(centre - patch / 2, 0, slack)) if slack > 0 else slack // 2
+        box.append([start, start + patch])
+    return box
+
+
+def stages(epochs: int) -> list[int]:
+    """Numbers of finished epochs at which the guide is recorded; it changes fastest in the beginning."""
+    return [0, *sorted({int(n) for n in np.geomspace(1, epochs, STAGES).round()})]
+
+
+class GuideProgress:
+    """Records the guide of fixed patches at some stages of a training, and draws it below the curves.
+
+    The recorded guides lie in guide_progress.npz beside the picture, for a training that is resumed.
+
+    Args:
+        folder: nnU-Net's output folder of the fold.
+        images, masks: As fixed_patches returns them.
+        epochs: Length of the training.
+        finished: Epochs already trained; what was recorded later (before a kill) is forgotten.
+    """
+
+    def __init__(self, folder: Path, images: Array, masks: Array, epochs: int, finished: int):
+        self.file = folder / "guide_progress.npz"
+        self.images, self.masks = images, masks
+        self.stages = stages(epochs)
+        scale = min(1.0, TILE / max(masks.shape[1:]))
+        self.tile = tuple(max(1, round(side * scale)) for side in masks.shape[1:])
+        self.guides: dict[int, Array] = {}  # finished epochs -> (n, *tile) in 0…255
+        if finished and self.file.is_file():
+            with np.load(self.file) as recorded:
+                if recorded["guides"].shape[1:] == (len(images), *self.tile):
+                    pairs = zip(recorded["finished"], recorded["guides"], strict=True)
+                    self.guides = {int(n): guide for n, guide in pairs if n <= finished}
+
+    def record(self, network: GuidedNetwork, finished: int) -> None:
+        """Remember the guide, if this is one of the stages."""
+        if finished not in self.stages or finished in self.guides:
+            return
+        training = network.training
+        network.eval()  # dropout would draw from the training's random numbers
+        with torch.no_grad():
+            device = next(network.parameters()).device
+            guide = network.guide(torch.from_numpy(self.images).float().to(device)).float()
+            guide = F.interpolate(guide, size=self.tile, mode="bilinear").clamp(0, 1)
+        network.train(training)
+        self.guides[finished] = (255 * guide[:, 0]).round().byte().cpu().numpy()
+        with _replaced(self.file) as unfinished:
+            np.savez_compressed(unfinished, finished=list(self.guides), guides=np.stack(list(self.guides.values())))
+
+    def draw(self, history: Mapping[str, Sequence[float]], prototypes: int) -> None:
+        """Write guide_progress.png.
+
+        Args:
+            history: nnU-Net's log, one value an epoch under each key.
+            prototypes: K
+        """
+        rows = len(self.images)
+        with style.context("default"):  # nnU-Net changes the fonts of the whole process
+            figure = Figure(figsize=(15, 3.2 + 1.4 * rows), layout="constrained")
+            above, below = cast(Iterable[Any], figure.subfigures(2, 1, height_ratios=(3, 1.4 * rows)))
+            _draw_curves(above, history, prototypes)
+            self._draw_guides(below.subplots())
+            with _replaced(self.file.with_suffix(".png")) as unfinished:
+                figure.savefig(unfinished, dpi=80)
+
+    def _draw_guides(self, axes: Axes) -> None:
+        # One picture of all tiles: an axis for each would take seconds to lay out.
+        finished = sorted(self.guides)
+        colours = matplotlib.colormaps["inferno"]
+        columns = [self._thumbnails(), *(colours(self.guides[n])[..., :3] for n in finished)]
+        axes.imshow(np.hstack([_stacked(tiles, 1) for tiles in columns]))
+        outline = np.tile(_stacked(_resized(self.masks[:, None], self.tile)[..., 0] > 0.5, False), len(columns))
+        if outline.any():
+            axes.contour(outline, levels=[0.5], colors="white", linewidths=0.8)
+        width = outline.shape[1] / len(columns)
+        titles = ["image", *("before training" if n == 0 else f"after {n} epoch{'s' * (n > 1)}" for n in finished)]
+        axes.set_xticks([width * (i + 0.5) for i in range(len(columns))], titles, fontsize=8)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_yticks([])
+        axes.set_frame_on(False)
+
+    def _thumbnails(self) -> Array:
+        """(n, *tile, 3) in 0…1"""
+        tiles = _resized(np.stack([displayed(image) for image in self.images]), self.tile)
+        return np.broadcast_to(tiles, (*tiles.shape[:3], 3))
+
+
+def _resized(images: Array, size: tuple[int, ...]) -> Array:
+    """(n, C, H, W) -> (n, *size, C)"""
+    resized = F.interpolate(torch.from_numpy(images).float(), size=size, mode="area")
+    return resized.movedim(1, -1).numpy()
+
+
+def _stacked(tiles: Array, margin: float) -> Array:
+    """(n, h, w, …) -> one below the other, with margins."""
+    around = [(0, 0), (2, 2), (2, 2)] + [(0, 0)] * (tiles.ndim - 3)
+    return np.concatenate(np.pad(tiles, around, constant_values=margin))
+
+
+def _draw_curves(figure: Any, history: Mapping[str, Sequence[float]], prototypes: int) -> None:
+    terms = [term for term in LOSSES if f"train_{term}_loss" in history]
+    panels = {
+        LOSSES[term]: {"training": history[f"train_{term}_loss"], "validation": history[f"val_{term}_loss"]}
+        for term in terms
+    }
+    panels["Dice"] = {"guide": history["guide_dice"], "segmentation (pseudo Dice)": history["mean_fg_dice"]}
+    panels["prototypes in use"] = {"exp(entropy of α)": history["prototypes_in_use"]}
+    axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
+    for title, curves in panels.items():
+        for (label, values), line in zip(curves.items(), ("-", "--"), strict=False):
+            marker = "." if len(values) < 20 else None  # a line needs two points
+            axes[title].plot(range(1, len(values) + 1), values, line, marker=marker, label=label)
+        axes[title].set_title(title, fontsize=10)
+        axes[title].set_xlabel("epochs", fontsize=9)
+        axes[title].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes["Dice"].set_ylim(0, 1)
+    axes["prototypes in use"].set_ylim(0, 1.1 * prototypes)
+    axes["prototypes in use"].axhline(prototypes, color="grey", linestyle="dotted", label=f"all {prototypes}")
+    for axis in axes.values():
+        axis.legend(fontsize=8)
+
+
+@contextmanager
+def _replaced(file: Path) -> Iterator[Path]:
+    """A file to write to that then becomes `file`: a kill at any moment leaves the earlier one."""
+    unfinished = file.with_name(f"unfinished_{file.name}")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""The estimate of GPU memory, for images and volumes."""
+
+import inspect
+import re
+from dataclasses import replace
+
+import planned
+import pytest
+import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+from nnunetv2_guidino.cost.memory import GB_PER_ELEMENT, TOKEN_COPIES, Memory, estimate
+from nnunetv2_guidino.guide.tokenbook import TokenBook
+
+ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"  # 256 tokens of 256×256 pixels, so that 64 slices are one part
+PART = 64
+DATASET = {"labels": {"background": 0, "polyp": 1}, "channel_names": {"0": "R", "1": "G", "2": "B"}}
+
+
+def estimated(patch_size: tuple[int, ...], cascade: bool = False, **guide: object) -> Memory:
+    plans = planned.plans({"encoder": ENCODER, **guide}, patch_size=patch_size).plans
+    (configuration,) = plans["configurations"]
+    if cascade:
+        inherited = {"inherits_from": configuration, "previous_stage": "3d_lowres"}
+        plans["configurations"][configuration := "3d_cascade_fullres"] = inherited
+    memory = estimate(plans, configuration, DATASET)
+    assert memory is not None
+    return memory
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_reference_values_are_those_of_nnunet_s_planner(dimensions):
+    """They are set in its constructor, which needs a whole data set."""
+    source = inspect.getsource(ExperimentPlanner.__init__)
+    names = (f"val_{dimensions}d", f"val_corresp_bs_{dimensions}d", "val_corresp_GB")
+    elements, batch, gigabytes = (int(re.search(rf"UNet_reference_{name} = (\d+)", source)[1]) for name in names)
+    assert pytest.approx(gigabytes / (elements * batch)) == GB_PER_ELEMENT[dimensions]
+
+
+def test_volumes_need_their_slices():
+    image, volume = estimated((256, 256)), estimated((20, 256, 256))
+    assert volume.slices_per_patch == 20
+    assert estimated((20, 256, 256), slice_stride=4).slices_per_patch == 6  # 0, 4, …, 16 and 19
+    same = ("guide_fixed", "guide_per_slice", "slices_at_once", "encoding_per_slice")
+    assert [getattr(volume, name) for name in same] == [getattr(image, name) for name in same]
+    assert volume.guide(2) == pytest.approx(image.guide(40))
+
+
+@pytest.mark.parametrize("guide", [{}, {"lora": {}}], ids=["frozen", "LoRA"])
+def test_the_encoder_works_on_a_part_of_the_slices(guide):
+    memory = estimated((PART, 256, 256), **guide)
+    one, two, three = (memory.guide(patches) for patches in (1, 2, 3))
+    assert two - one == pytest.approx(PART * memory.guide_per_slice)
+    assert three - two == pytest.approx(two - one)
+    assert one - memory.guide_fixed > PART * memory.encoding_per_slice > two - one
+
+
+def test_gradients_through_several_layers_keep_all_activations():
+    frozen, adapted = (estimated((PART, 256, 256), layer=[6, 12], lora=lora) for lora in (None, {}))
+    assert frozen.guide(2) - frozen.guide(1) == pytest.approx(PART * frozen.guide_per_slice)
+    assert adapted.guide(2) - adapted.guide(1) > 0.9 * (adapted.guide(1) - adapted.guide_fixed)
+
+
+def test_a_cascade_needs_what_its_full_resolution_needs():
+    assert estimated((20, 64, 64), cascade=True) == estimated((20, 64, 64))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_the_tokenbook_keeps_no_more_than_counted(similarity):
+    book, tokens = TokenBook(16, 4, similarity, "logistic"), torch.randn(8, 16, 10, 10)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        book(tokens)
+    large = [storage for storage in kept.values() if storage.nbytes() >= tokens.nbytes]
+    assert len(large) == TOKEN_COPIES - (similarity == "dot")
+
+
+def test_the_largest_batch_that_fits():
+    memory = replace(estimated((PART, 256, 256), lora={}), network_per_patch=1.0)
+    assert memory.largest_batch(memory.total(5), planned=12) == 5
+    assert memory.largest_batch(memory.total(5), planned=4) == 4
+    assert memory.largest_batch(0.1, planned=12) == 2

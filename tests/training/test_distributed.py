@@ -1,0 +1,132 @@
+"""Training on two GPUs, played by two processes on the CPU: the same weights as one process on the whole batch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planned
+import pytest
+import torch
+import torch.distributed as dist
+from guided_batches import WITH_IGNORE, SumOfOutputs, guided_batch
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_guidino.losses.guided import GuidedLoss
+
+pytestmark = pytest.mark.slow
+
+STEPS = 3
+TRAININGS: dict[str, dict[str, Any]] = {
+    "labels": {"labels": {"background": 0, "a": 1, "b": 2}},
+    "regions": {"labels": {"background": 0, "whole": [1, 2], "b": 2}, "regions_class_order": [1, 2]},
+    "volumes, a guide for each class": {
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "patch_size": (8, 32, 48),
+        "guide": {"guides": "classes", "slice_stride": 2},
+    },
+    "gate at the input, no guide loss": {"guide": {"gate": "input", "lambda_guide": 0.0}},
+    "LoRA": {"guide": {"lora": {"dropout": 0.0}}},
+}
+
+
+def batches(trainer: Any) -> list[dict[str, Any]]:
+    """Whole ones: the foreground of their images differs in size, so that the boundaries of the halves do too."""
+    generator = torch.Generator().manual_seed(0)
+    size = trainer.configuration_manager.patch_size
+    made = []
+    for _ in range(STEPS + 1):
+        data = torch.randn(4, 3, *size, generator=generator)
+        labels = torch.zeros(4, 1, *size)
+        for i in range(4):
+            labels[i, ..., 4 : 10 + 5 * i] = 1
+            labels[i, ..., 8:24, 6 : 8 + i] = len(trainer.label_manager.foreground_labels)
+        if trainer.label_manager.has_regions:
+            labels = torch.cat((labels > 0, labels == 2), dim=1)
+        half = (slice(None), slice(None), *[slice(None, None, 2)] * len(size))
+        made.append({"data": data, "target": [labels, labels[half]]})
+    return made
+
+
+def part_of(batch: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]:
+    own = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
+    return {"data": batch["data"][own], "target": [target[own] for target in batch["target"]]}
+
+
+def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> None:
+    """Some steps of the trainer's own; leaves weights and logged values."""
+    torch.set_num_threads(1)
+    trainer = planned.build_trainer("nnUNetTrainerGuiDINO_seed0", fold=rank, batch_size=4 // world_size, **settings)
+    trainer.initialize()
+    communicated: list[int] = []
+    if world_size > 1:
+        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+        # What nnU-Net's trainer does in initialize(), where it insists on CUDA
+        trainer.is_ddp = True
+        trainer.network = DistributedDataParallel(trainer.network)
+        trainer.loss = trainer._build_loss()
+        trainer.network.register_comm_hook(communicated, counting_hook)
+    parameters = [p for p in trainer.network.parameters() if p.requires_grad]
+    trainable = sum(p.numel() for p in parameters)
+    if isinstance(trainer.optimizer, torch.optim.AdamW):
+        # It makes whole steps of rounding errors: a bias before a normalisation has no other gradient.
+        trainer.optimizer = torch.optim.SGD(parameters, 1e-2)
+    trainer.network.train()
+    *training, validation = [part_of(batch, rank, world_size) for batch in batches(trainer)]
+    outputs = [trainer.train_step(batch) for batch in training]
+    if world_size > 1:
+        assert sum(communicated) == STEPS * trainable
+    trainer.on_train_epoch_end(outputs)
+    with torch.no_grad():
+        trainer.on_validation_epoch_end([trainer.validation_step(validation)])
+    logged = {name: values for name, values in trainer.logger.get_checkpoint().items() if values}
+    weights = trainer._guided_network().state_dict() if rank == 0 else {}
+    torch.save({"logged": logged, "weights": weights}, folder / f"{world_size}_{rank}.pt")
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+def counting_hook(communicated: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    communicated.append(bucket.buffer().numel())
+    future = dist.all_reduce(bucket.buffer() / dist.get_world_size(), async_op=True).get_future()
+    return future.then(lambda done: done.value()[0])
+
+
+@pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
+def test_two_processes_train_as_one_does(settings, planned_trainer, tmp_path):
+    train(0, 1, tmp_path, settings)
+    spawn(train, args=(2, tmp_path, settings), nprocs=2)
+    one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1_0", "2_0", "2_1"))
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(first["weights"][name], weight, rtol=1e-5, atol=1e-5, msg=name)
+    assert any("guide_dice" in name for name in one["logged"])
+    for name, values in one["logged"].items():
+        for rank in (first, second):
+            np.testing.assert_allclose(rank["logged"][name], values, rtol=1e-4, err_msg=name)
+
+
+def loss_of_half(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    outputs, targets = guided_batch(WITH_IGNORE, 2, 16, 24)
+    own = slice(rank, rank + 1)
+    outputs = [output.detach()[own].requires_grad_() for output in outputs]
+    GuidedLoss(NoLoss(), WITH_IGNORE, 1.0, 1.0)(outputs, [target[own] for target in targets]).backward()
+    torch.save([output.grad for output in (outputs[0], outputs[2])], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+class NoLoss(SumOfOutputs):
+    """nnU-Net's cross-entropy takes its mean over the valid pixels of each GPU apart."""
+
+    def forward(self, output, target):
+        return 0 * super().forward(output, target)
+
+
+def test_ignored_pixels_weigh_the_same_wherever_they_are(tmp_path):
+    outputs, targets = guided_batch(WITH_IGNORE, 2, 16, 24)
+    GuidedLoss(NoLoss(), WITH_IGNORE, 1.0, 1.0)(outputs, targets).backward()
+    spawn(loss_of_half, args=(tmp_path,), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for output, *gradients in zip((outputs[0], outputs[2]), *halves, strict=True):
+        # DistributedDataParallel takes the mean over the GPUs
+        torch.testing.assert_close(torch.cat(gradients) / 2, output.grad, rtol=1e-5, atol=1e-7)
