@@ -1,0 +1,162 @@
+"""Files and folders that appear whole or not at all, and JSON whose every complaint names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nnunetv2_guidino.errors import GuidinoError
+
+Json = TypeVar("Json", dict[str, Any], list[Any])
+UNFINISHED = ".writing-"  # begins the names of what is not yet whole
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A path beside `file`, with its ending, to write to; at the end it takes the place of `file`.
+
+    A kill at any moment leaves the earlier file, and the next writing of the same file removes what was left over.
+
+    Raises:
+        GuidinoError: If the file cannot be written; nothing of it is left then.
+    """
+    file = Path(file)
+    _remove_leftovers(file)
+    unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{file.name}")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    except OSError as error:
+        raise GuidinoError(f"{file} cannot be written: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file whole or not at all, in UTF-8; raises GuidinoError as `whole_file` does."""
+    with whole_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Any, indent: int = 4) -> None:
+    """Write a JSON file whole or not at all; raises GuidinoError as `whole_file` does."""
+    write_text(file, json.dumps(content, indent=indent) + "\n")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `folder` at the end; if the end is not reached, it vanishes.
+
+    Raises:
+        GuidinoError: If `folder` exists, or cannot be written.
+    """
+    folder = Path(folder).absolute()
+    _refuse_existing(folder)
+    _remove_leftovers(folder)
+    unfinished = folder.with_name(f"{UNFINISHED}{os.getpid()}-{folder.name}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        _refuse_existing(folder)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def filled_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files all move into `folder` at the end, over those of an earlier run, or none do.
+
+    Raises:
+        GuidinoError: If `folder` cannot be written; what lay in it is there as before.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{UNFINISHED}*"):
+            _remove_if_left_over(leftover)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{UNFINISHED}{os.getpid()}-") as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            _move_all(new, folder, old)
+    except OSError as error:
+        raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _move_all(source: Path, target: Path, old: Path) -> None:
+    """Move what is in `source` into `target`; what it replaces waits in `old`, and comes back if anything fails."""
+    moved: list[Path] = []
+    try:
+        for entry in sorted(source.iterdir()):
+            place = target / entry.name
+            if place.exists():
+                place.rename(old / entry.name)
+            entry.rename(place)
+            moved.append(place)
+    except OSError:
+        for place in moved:
+            place.rename(source / place.name)
+        for entry in old.iterdir():
+            entry.rename(target / entry.name)
+        raise
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise GuidinoError(f"{path} exists already; give another name, or remove it")
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f"{UNFINISHED}*-{path.name}"):
+        _remove_if_left_over(leftover)
+
+
+def _remove_if_left_over(path: Path) -> None:
+    """Remove what a process that is no longer there did not finish."""
+    process = path.name.removeprefix(UNFINISHED).partition("-")[0]
+    if not process.isdigit() or _is_running(int(process)):
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
+
+
+def read_json(file: Path, kind: type[Json]) -> Json:
+    """The object (`kind` dict) or list in a JSON file, with or without a byte order mark.
+
+    Raises:
+        GuidinoError: If the file is not there, cannot be read, is no JSON, or holds something else.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise GuidinoError(f"{file} does not exist") from error
+    except OSError as error:
+        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise GuidinoError(f"{file} is no JSON file, or was cut short: {error}") from error
+    if not isinstance(content, kind):
+        expected = "an object" if kind is dict else "a list"
+        raise GuidinoError(f"{file} holds {type(content).__name__}; expected {expected}")
+    return content
