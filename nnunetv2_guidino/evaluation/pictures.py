@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunetv2_guidino.display import displayed
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.cases import Case, read, read_pair
 from nnunetv2_guidino.evaluation.labels import LabelSet
@@ -73,13 +74,6 @@ def _read_image(case: Case, reader: type, shape: tuple[int, ...]) -> Array:
     if image.shape[1:] != shape:
         raise GuidinoError(f"{case.image} has size {image.shape[1:]}, its reference has {shape}")
     return displayed(image)
-
-
-def displayed(image: Array) -> Array:
-    """An image (C, …) scaled to 0…1 as (3, …) if it has three channels, else the first one as (1, …)."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    return image if len(image) == 3 else image[:1]
 
 
 def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:

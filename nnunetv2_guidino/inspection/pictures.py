@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from nnunetv2_guidino.evaluation.pictures import displayed
+from nnunetv2_guidino.display import displayed
 
 Array = npt.NDArray[Any]
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from nnunetv2_guidino.evaluation.pictures import displayed
+from nnunetv2_guidino.display import displayed
 from nnunetv2_guidino.guide.network import GuidedNetwork
 
 Array = npt.NDArray[Any]
