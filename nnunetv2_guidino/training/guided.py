@@ -19,6 +19,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.encoders.lora import parameter_counts
 from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
@@ -220,6 +221,8 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         network = nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
+        if enable_deep_supervision:
+            check_configuration(network, configuration_manager.configuration)
         config = GuideConfig.from_plans(plans_manager.plans)
         # nnU-Net builds without deep supervision to predict, and only then.
         return GuidedNetwork(
