@@ -27,7 +27,7 @@ def config(**settings) -> GuideConfig:
 def test_what_describes_the_same_guide(theirs):
     but = theirs.pop("but", ())
     if theirs.pop("lambdas", None):
-        theirs["lambda_guide"] = 0.5
+        theirs["lambdas"] = {"guide": 0.5}
     assert first_difference(config(), config(**theirs), but) is None
     assert first_difference(config(**theirs), config(), but) is None
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from nnunetv2.preprocessing.resampling.default_resampling import get_do_separate_z
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunetv2_guidino import __version__
+from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.encoders.lora import parameter_counts
 from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
@@ -144,10 +144,17 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         network = nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
+        if enable_deep_supervision:
+            check_configuration(network, configuration_manager.configuration)
         config = GuideConfig.from_plans(plans_manager.plans)
         # nnU-Net builds without deep supervision to predict, and a trainer may do so to train.
         for_prediction = not (enable_deep_supervision or _building_to_train.get())
         return GuidedNetwork(network, config, configuration_manager.normalization_schemes, for_prediction)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Off to predict: the guides are returned no more then; and on to train, as far as this trainer has any."""
+        super().set_deep_supervision_enabled(enabled and self.enable_deep_supervision)
+        self._guided_network().returns_guides = enabled
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         if self.adamw or self.guide_config.lora is not None:
@@ -167,13 +174,9 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
 
     def _build_loss(self) -> nn.Module:
-        loss = super()._build_loss()
-        if not self.enable_deep_supervision:
-            loss = DeepSupervisionWrapper(loss, [1])  # of the list with one segmentation
-        config = self.guide_config
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        return GuidedLoss(loss, self.label_manager, config.lambda_guide, config.lambda_boundary, in_plane)
+        return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """The first of what nnU-Net does when a training starts, and before it starts others."""
@@ -213,26 +216,17 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             )
         return trained
 
-    # Without deep supervision nnU-Net expects one tensor from the network, which has the guides to return too: so the
-    # loss gets lists all the same, and nnU-Net is told to score the first.
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return super().train_step(_with_listed_target(batch))
-
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        enabled, self.enable_deep_supervision = self.enable_deep_supervision, True
+        """Without deep supervision nnU-Net scores what the network returns, behind which there are guides all the same.
+
+        So nnU-Net is told for this step that there are lists, of which it scores the first.
+        """
+        target, enabled = batch["target"], self.enable_deep_supervision
+        self.enable_deep_supervision = True
         try:
-            return super().validation_step(_with_listed_target(batch))
+            return super().validation_step({**batch, "target": target if enabled else [target]})
         finally:
             self.enable_deep_supervision = enabled
-
-    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        network = self._guided_network()
-        network.returns_guides = False
-        try:
-            super().perform_actual_validation(save_probabilities)
-        finally:
-            network.returns_guides = True
 
     # guide_progress.png, beside nnU-Net's progress.png
 
@@ -253,6 +247,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         if self.was_initialized:
             self._settle(self._guided_network().settings)  # -pretrained_weights may have brought another encoder
         super().on_train_start()
+        self._guided_network().returns_guides = True  # without deep supervision too
         if self.local_rank != 0:
             return
         with reported(self.print_to_log_file):
@@ -279,11 +274,6 @@ class nnUNetTrainerGuiDINOPaper(nnUNetTrainerGuiDINO):
 
 class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDINOPaper):
     """nnUNetTrainerGuiDINOPaper with LoRA on the token encoder."""
-
-
-def _with_listed_target(batch: dict[str, Any]) -> dict[str, Any]:
-    target = batch["target"]
-    return {**batch, "target": target if isinstance(target, list) else [target]}
 
 
 def _installed_versions() -> dict[str, str]:

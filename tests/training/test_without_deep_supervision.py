@@ -27,6 +27,14 @@ LABELS = {"background": 0, "a": 1, "b": 2, "ignore": 3}
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 
+@pytest.fixture(autouse=True)
+def _nnunet_without_data(monkeypatch):
+    """What nnU-Net does to the network when a training starts."""
+    monkeypatch.setattr(
+        nnUNetTrainer, "on_train_start", lambda self: self.set_deep_supervision_enabled(self.enable_deep_supervision)
+    )
+
+
 @pytest.fixture(params=[nnUNetTrainerGuiDINOOneOutput, nnUNetTrainerGuiDINOLoRAOneOutput], ids=["frozen", "LoRA"])
 def trainer(request, planned_trainer, monkeypatch):
     monkeypatch.setattr(naming, "trainer_class", lambda name: request.param)
@@ -59,7 +67,7 @@ def test_it_trains_and_validates(settings, made, trainer):
     parameters = trainer.network.named_parameters()
     trained = {name: p.clone() for name, p in parameters if "lora_B" in name or name.startswith("tokenbook.proto")}
     assert (len(trained) > 1) == isinstance(trainer, nnUNetTrainerGuiDINOLoRA)
-    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)  # as nnU-Net does when a training starts
+    trainer.on_train_start()
     trainer.network.train()
     steps = [trainer.train_step(dict(made)) for _ in range(2)]
     assert all(np.isfinite(step["loss"]) and np.isfinite(step["guide_loss"]) for step in steps)
@@ -89,9 +97,13 @@ def test_the_validation_at_the_end_and_a_prediction_see_one_tensor(trainer, monk
     trainer = trainer()
     image = torch.randn(1, 3, 32, 48)
     seen = []
-    monkeypatch.setattr(
-        nnUNetTrainer, "perform_actual_validation", lambda self, *_: seen.append(self.network.eval()(image))
-    )
+
+    def validate(self, *_):
+        self.set_deep_supervision_enabled(False)
+        seen.append(self.network.eval()(image))
+        self.set_deep_supervision_enabled(True)
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", validate)
     trainer.perform_actual_validation()
     assert seen[0].shape == (1, 2, 32, 48)
     assert len(trainer.network(image)) == 2  # trains on as before
