@@ -7,7 +7,9 @@ import time
 
 import torch
 
-from nnunetv2_guidino.encoders.token_encoder import Layer, TokenEncoder, find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.architecture import Layer, read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
 REPETITIONS = 3
 

@@ -10,8 +10,8 @@ import torch
 from peft import PeftModel
 
 from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.architecture import build_vit
 from nnunetv2_guidino.encoders.lora import ADAPTER_NAME, peft_config
-from nnunetv2_guidino.encoders.token_encoder import build_vit
 from nnunetv2_guidino.errors import GuidinoError
 
 _PREFIX = "token_encoder.vit."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from nnunetv2_guidino.encoders.token_encoder import HUB_FILES, check_folder, file_sha256, hub_errors
+from nnunetv2_guidino.encoders.source import HUB_FILES, check_folder, file_sha256, hub_errors
 from nnunetv2_guidino.errors import GuidinoError
 
 

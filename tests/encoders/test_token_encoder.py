@@ -10,14 +10,9 @@ from transformers import AutoModel
 
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders import token_encoder
-from nnunetv2_guidino.encoders.token_encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TokenEncoder,
-    find_encoder,
-    is_cached,
-    read_encoder_config,
-)
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder, is_cached
+from nnunetv2_guidino.encoders.token_encoder import IMAGENET_MEAN, IMAGENET_STD, TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 
 ZSCORE = "ZScoreNormalization"
@@ -292,7 +287,7 @@ def test_hub_answers_become_advice(error, message, monkeypatch):
             raise kind("refused", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
         raise kind("no connection")
 
-    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.snapshot_download", hub)
+    monkeypatch.setattr("nnunetv2_guidino.encoders.source.snapshot_download", hub)
     with pytest.raises(GuidinoError, match=message):
         find_encoder("org/model")
 
@@ -304,6 +299,6 @@ def test_cache_is_asked_before_the_network(tiny_encoder, monkeypatch):
         asked.append(local_files_only)
         return str(tiny_encoder("dinov2"))
 
-    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.snapshot_download", hub)
+    monkeypatch.setattr("nnunetv2_guidino.encoders.source.snapshot_download", hub)
     find_encoder("org/model")
     assert asked == [True]

@@ -9,7 +9,7 @@ from torch import nn
 
 from nnunetv2_guidino.config import GATES
 from nnunetv2_guidino.encoders import token_encoder
-from nnunetv2_guidino.encoders.token_encoder import read_encoder_config
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.gates import GATINGS, guide_at
 from nnunetv2_guidino.guide.network import GuidedNetwork

@@ -1,0 +1,72 @@
+"""Pretrained weights of a vision transformer, read from its folder and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
+
+from nnunetv2_guidino.encoders.architecture import forward_options, not_a_vit, patch_size_of
+from nnunetv2_guidino.errors import GuidinoError
+
+# Parameters that a checkpoint may lack because a forward pass never uses them.
+_UNUSED_PARAMETERS = ("mask_token", "pooler")
+
+
+def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
+    """The whole transformer of an architecture, in float32, with the weights of a folder.
+
+    Raises:
+        GuidinoError: If the weights do not fit the architecture, or it does not return one token per patch.
+    """
+    misfit = "the weights cannot be loaded into the architecture in config.json"
+    with _quiet_transformers():
+        try:
+            pretrained, info = AutoModel.from_pretrained(
+                folder,
+                config=AutoConfig.for_model(**architecture),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise GuidinoError(f"encoder {folder}: {misfit}: {error}") from error
+    missing = [key for key in info["missing_keys"] if not any(unused in key for unused in _UNUSED_PARAMETERS)]
+    if missing:
+        raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
+    _check_patch_tokens(pretrained, folder)
+    return pretrained
+
+
+def _check_patch_tokens(vit: Any, folder: Path) -> None:
+    patch = patch_size_of(vit)
+    try:
+        with torch.no_grad():
+            tokens = vit(pixel_values=torch.zeros(1, 3, 2 * patch, 3 * patch), **forward_options(vit)).last_hidden_state
+    except Exception as error:
+        raise GuidinoError(not_a_vit(folder, error)) from error
+    if tokens.ndim != 3 or tokens.shape[1] < 6:
+        raise GuidinoError(not_a_vit(folder, f"an image of 2×3 patches gave a tensor of shape {tuple(tokens.shape)}"))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar and no table of unused weights in the training log; what matters is checked and raised."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
