@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModel
 
+from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.errors import GuidinoError
 
 # What AutoConfig.to_dict adds that says nothing about the architecture (labels, versions, the backbone API).
@@ -31,19 +30,19 @@ def read_encoder_config(folder: Path, layer: Layer) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise GuidinoError(f"encoder {folder}: transformers does not know the model in config.json: {error}") from error
     architecture = {key: value for key, value in config.to_dict().items() if key not in _NOT_ARCHITECTURE}
-    if config.model_type == "timm_wrapper":
-        architecture["model_args"] = {**(architecture.get("model_args") or {}), "dynamic_img_size": True}
+    family = family_of(config.model_type)
+    architecture = family.completed(architecture)
     try:
         with torch.device("meta"):  # no weights are allocated
             vit = build_vit(architecture)
-        depth = len(blocks_of(vit))
-        patch_size_of(vit)
+        depth = len(family.blocks(vit))
+        family.patch_size(vit)
     except Exception as error:  # transformers' and timm's architectures fail each in its own way
         raise GuidinoError(not_a_vit(folder, error)) from error
     layers = layer_numbers(layer, depth)
     if layers[-1] > depth:
         raise GuidinoError(f"guidino.layer is {layer}, but encoder {folder} has {depth} blocks")
-    if len(layers) > 1 and final_norm(vit) is None:
+    if len(layers) > 1 and family.final_norm(vit) is None:
         raise GuidinoError(
             f"guidino.layer is {layer}, but no final norm is known of {type(vit).__name__}; give one layer"
         )
@@ -62,34 +61,7 @@ def build_vit(architecture: dict[str, Any]) -> Any:
     return AutoModel.from_config(AutoConfig.for_model(**architecture), dtype=torch.float32)
 
 
-def blocks_of(vit: Any) -> nn.ModuleList | nn.Sequential:
-    if hasattr(vit, "timm_model"):
-        return vit.timm_model.blocks
-    depth = vit.config.num_hidden_layers
-    return next(m for m in vit.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-
-
 def layer_numbers(layer: Layer, depth: int) -> list[int]:
     if isinstance(layer, list):
         return layer
     return [depth if layer is None else layer]
-
-
-def final_norm(vit: Any) -> Any:
-    if hasattr(vit, "timm_model"):
-        return vit.timm_model.norm
-    return getattr(vit, "norm", None) or getattr(vit, "layernorm", None)
-
-
-def patch_size_of(vit: Any) -> int:
-    size = vit.timm_model.patch_embed.patch_size if hasattr(vit, "timm_model") else vit.config.patch_size
-    height, width = (size, size) if isinstance(size, int) else size
-    if height != width:
-        raise ValueError(f"patches of {height}×{width} pixels are not square")
-    return int(height)
-
-
-def forward_options(vit: Any) -> dict[str, bool]:
-    # DINO's position embeddings follow the image size; the original ViT has to be told to.
-    name = "interpolate_pos_encoding"
-    return {name: True} if name in inspect.signature(vit.forward).parameters else {}

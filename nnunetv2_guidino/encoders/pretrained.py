@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
-from nnunetv2_guidino.encoders.architecture import forward_options, not_a_vit, patch_size_of
+from nnunetv2_guidino.encoders.architecture import not_a_vit
+from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.errors import GuidinoError
 
 # Parameters that a checkpoint may lack because a forward pass never uses them.
@@ -47,13 +48,16 @@ def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
 
 
 def _check_patch_tokens(vit: Any, folder: Path) -> None:
-    patch = patch_size_of(vit)
+    family = family_of(vit.config.model_type)
+    patch, prefix = family.patch_size(vit), family.prefix_tokens(vit)
+    image = torch.zeros(1, 3, 2 * patch, 3 * patch)
     try:
         with torch.no_grad():
-            tokens = vit(pixel_values=torch.zeros(1, 3, 2 * patch, 3 * patch), **forward_options(vit)).last_hidden_state
+            tokens = vit(pixel_values=image, **family.forward_options(vit)).last_hidden_state
     except Exception as error:
         raise GuidinoError(not_a_vit(folder, error)) from error
-    if tokens.ndim != 3 or tokens.shape[1] < 6:
+    right = tokens.ndim == 3 and (tokens.shape[1] >= 6 if prefix is None else tokens.shape[1] == prefix + 6)
+    if not right:
         raise GuidinoError(not_a_vit(folder, f"an image of 2×3 patches gave a tensor of shape {tuple(tokens.shape)}"))
 
 

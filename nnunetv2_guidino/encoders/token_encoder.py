@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_guidino.config import LoRA
-from nnunetv2_guidino.encoders.architecture import (
-    Layer,
-    blocks_of,
-    build_vit,
-    final_norm,
-    forward_options,
-    layer_numbers,
-    patch_size_of,
-)
+from nnunetv2_guidino.encoders.architecture import Layer, build_vit, layer_numbers
+from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
@@ -79,18 +72,19 @@ class TokenEncoder(nn.Module):
     ):
         super().__init__()
         self.architecture = architecture
+        self.family = family_of(architecture["model_type"])
         self.min_input_size = min_input_size
         self.image_channels = len(normalization_schemes)
         self.vit = build_vit(architecture).requires_grad_(False).eval()
-        blocks = blocks_of(self.vit)
+        blocks = self.family.blocks(self.vit)
         *hidden, self.last_layer = layer_numbers(layer, len(blocks))
         del blocks[self.last_layer :]
         self.keeps_hidden_tokens = bool(hidden)
         self._hidden_tokens: list[Tensor] = []
         for number in hidden:
             blocks[number - 1].register_forward_hook(self._keep_hidden_tokens)
-        self.patch_size = patch_size_of(self.vit)
-        self._options = forward_options(self.vit)
+        self.patch_size = self.family.patch_size(self.vit)
+        self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
         if lora is not None and not merge_lora:
@@ -98,8 +92,7 @@ class TokenEncoder(nn.Module):
             add_adapters(self.vit, lora, self._adapted)
         elif lora is not None:
             self.register_load_state_dict_pre_hook(_merge_before_loading)  # type: ignore[no-untyped-call]
-        width = self.vit.timm_model.num_features if hasattr(self.vit, "timm_model") else self.vit.config.hidden_size
-        self.channels: int = width * (len(hidden) + 1)
+        self.channels: int = self.family.width(self.vit) * (len(hidden) + 1)
 
         schemes = [*normalization_schemes] * (3 if self.image_channels == 1 else 1)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if len(schemes) == 3 else _grey_statistics(len(schemes))
@@ -162,7 +155,8 @@ class TokenEncoder(nn.Module):
             return self.vit(pixel_values=image, **self._options).last_hidden_state
         self._hidden_tokens.clear()
         last = self.vit(pixel_values=image, **self._options).last_hidden_state
-        return torch.cat([*map(final_norm(self.vit), self._hidden_tokens), last], dim=2)
+        norm: Any = self.family.final_norm(self.vit)
+        return torch.cat([*map(norm, self._hidden_tokens), last], dim=2)
 
     def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
         self._hidden_tokens.append(output[0] if isinstance(output, tuple) else output)
@@ -179,7 +173,7 @@ class TokenEncoder(nn.Module):
         """
         pretrained = pretrained_vit(folder, self.architecture)
         parameters = sum(p.numel() for p in pretrained.parameters())
-        del blocks_of(pretrained)[self.last_layer :]
+        del self.family.blocks(pretrained)[self.last_layer :]
         if self.lora is not None and self.has_adapters:
             add_adapters(pretrained, self.lora, self._adapted)  # zero, as in self.vit
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models

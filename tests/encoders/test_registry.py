@@ -11,20 +11,18 @@ from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 def test_facts_are_the_library_s(name):
     import torch
 
-    from nnunetv2_guidino.encoders.architecture import blocks_of, build_vit, patch_size_of
+    from nnunetv2_guidino.encoders.architecture import build_vit
+    from nnunetv2_guidino.encoders.families import family_of
 
     known = KNOWN_ENCODERS[name]
     with torch.device("meta"):
         vit = build_vit(known.architecture)
     assert sum(p.numel() for p in vit.parameters()) == known.parameters
-    assert len(blocks_of(vit)) == known.depth
-    assert patch_size_of(vit) == known.patch
-    if hasattr(vit, "timm_model"):
-        assert vit.timm_model.num_features == known.width
-        assert vit.timm_model.num_prefix_tokens == 1 + known.registers
-    else:
-        assert vit.config.hidden_size == known.width
-        assert getattr(vit.config, "num_register_tokens", 0) == known.registers
+    family = family_of(vit.config.model_type)
+    assert len(family.blocks(vit)) == known.depth
+    assert family.patch_size(vit) == known.patch
+    assert family.width(vit) == known.width
+    assert family.prefix_tokens(vit) == 1 + known.registers
     assert known.layer is None or known.layer <= known.depth
 
 
