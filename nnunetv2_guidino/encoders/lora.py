@@ -59,15 +59,16 @@ def merge_adapters(state: dict[str, Tensor], lora: LoRA) -> None:
     """Turn the weights of an encoder with adapters into those of one without, in place: W + alpha / rank · B · A.
 
     Weights without adapters stay as they are.
+
+    Args:
+        state: By the names that Family.stable_name gives.
+        lora: What the adapters were trained with.
     """
-    for key in [key for key in state if ".lora_A." in key]:
-        layer = key.split(".lora_A.")[0]
-        down, up = state.pop(key), state.pop(key.replace(".lora_A.", ".lora_B."))
-        weight = state.pop(f"{layer}.base_layer.weight")
+    for key in [key for key in state if key.endswith(".lora_A.weight")]:
+        layer = key.removesuffix(".lora_A.weight")
+        down, up, weight = state.pop(key), state.pop(f"{layer}.lora_B.weight"), state[f"{layer}.weight"]
         update = (lora.alpha / lora.rank) * (up.float() @ down.float())
         state[f"{layer}.weight"] = (weight.float() + update).to(weight.dtype)
-        if f"{layer}.base_layer.bias" in state:
-            state[f"{layer}.bias"] = state.pop(f"{layer}.base_layer.bias")
 
 
 def parameter_counts(parts: Mapping[str, nn.Module]) -> str:

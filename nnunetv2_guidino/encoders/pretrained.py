@@ -14,10 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from nnunetv2_guidino.encoders.architecture import not_a_vit
 from nnunetv2_guidino.encoders.families import family_of
+from nnunetv2_guidino.encoders.names import is_unused
 from nnunetv2_guidino.errors import GuidinoError
-
-# Parameters that a checkpoint may lack because a forward pass never uses them.
-_UNUSED_PARAMETERS = ("mask_token", "pooler")
 
 
 def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
@@ -40,7 +38,7 @@ def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise GuidinoError(f"encoder {folder}: {misfit}: {error}") from error
-    missing = [key for key in info["missing_keys"] if not any(unused in key for unused in _UNUSED_PARAMETERS)]
+    missing = [key for key in info["missing_keys"] if not is_unused(key)]
     if missing:
         raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
     _check_patch_tokens(pretrained, folder)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nnunetv2_guidino.config import ENCODER_VARIABLE
 from nnunetv2_guidino.errors import GuidinoError
 
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
+_RECORDED_VERSIONS = ("nnunetv2-guidino", "nnunetv2", "torch", "transformers", "timm", "peft")
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
 
@@ -43,6 +45,21 @@ class EncoderSource:
             f"{self.name} from {self.folder}: {self.parameters:,} parameters, sha256 {self.sha256}, "
             f"licence {self.licence}{where}"
         )
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package and of those that build, adapt and train its networks, by distribution name.
+
+    Recorded with a trained model, they say where to look should a later version ever compute something else.
+    """
+    return {name: _version(name) for name in _RECORDED_VERSIONS}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def find_encoder(encoder: str) -> Path:

@@ -17,6 +17,7 @@ from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders.architecture import Layer, build_vit, layer_numbers
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters
+from nnunetv2_guidino.encoders.names import to_installed, to_stable
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
 
@@ -53,6 +54,9 @@ class TokenEncoder(nn.Module):
     A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
     there are gradients, the parts are encoded once more in the backward pass.
 
+    In its state dict the transformer's tensors have names of our own, which no version of transformers, timm or peft
+    changes; `load_state_dict` also takes those of any of these versions.
+
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
     """
@@ -87,11 +91,11 @@ class TokenEncoder(nn.Module):
         self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
-        if lora is not None and not merge_lora:
+        if lora is not None and self.has_adapters:
             self._adapted = linear_layers(blocks, self.vit)
             add_adapters(self.vit, lora, self._adapted)
-        elif lora is not None:
-            self.register_load_state_dict_pre_hook(_merge_before_loading)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_to_stable_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_to_installed_names)  # type: ignore[no-untyped-call]
         self.channels: int = self.family.width(self.vit) * (len(hidden) + 1)
 
         schemes = [*normalization_schemes] * (3 if self.image_channels == 1 else 1)
@@ -156,7 +160,9 @@ class TokenEncoder(nn.Module):
         self._hidden_tokens.clear()
         last = self.vit(pixel_values=image, **self._options).last_hidden_state
         norm: Any = self.family.final_norm(self.vit)
-        return torch.cat([*map(norm, self._hidden_tokens), last], dim=2)
+        tokens = torch.cat([*map(norm, self._hidden_tokens), last], dim=2)
+        self._hidden_tokens.clear()  # what is kept here would keep the pass's graph alive
+        return tokens
 
     def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
         self._hidden_tokens.append(output[0] if isinstance(output, tuple) else output)
@@ -182,9 +188,22 @@ class TokenEncoder(nn.Module):
         return describe(folder, name, parameters, pretrained.config)
 
 
-def _merge_before_loading(module: TokenEncoder, state: dict[str, Tensor], *_: object) -> None:
-    assert module.lora is not None
-    merge_adapters(state, module.lora)
+def _to_stable_names(module: TokenEncoder, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name, tensor in to_stable(_taken_out(state, f"{prefix}vit."), module.family).items():
+        state[f"{prefix}vit.{name}"] = tensor
+
+
+def _to_installed_names(module: TokenEncoder, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    weights = to_stable(_taken_out(state, f"{prefix}vit."), module.family)
+    if module.lora is not None and not module.has_adapters:
+        merge_adapters(weights, module.lora)
+    own = module.vit.state_dict()
+    for name, tensor in to_installed(weights, own, module.family).items():
+        state[f"{prefix}vit.{name}"] = tensor
+
+
+def _taken_out(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): state.pop(key) for key in [key for key in state if key.startswith(prefix)]}
 
 
 def _grey_statistics(channels: int) -> tuple[list[float], list[float]]:
