@@ -16,10 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders.architecture import Layer, build_vit, layer_numbers
 from nnunetv2_guidino.encoders.families import family_of
-from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters
+from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
+from nnunetv2_guidino.errors import GuidinoError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -91,8 +92,9 @@ class TokenEncoder(nn.Module):
         self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
+        self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
-            self._adapted = linear_layers(blocks, self.vit)
+            self._adapted = self._layers_to_adapt(blocks)
             add_adapters(self.vit, lora, self._adapted)
         self.register_state_dict_post_hook(_to_stable_names)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_to_installed_names)  # type: ignore[no-untyped-call]
@@ -110,6 +112,21 @@ class TokenEncoder(nn.Module):
             self.to_rgb = nn.Conv2d(len(schemes), 3, kernel_size=1)
             nn.init.constant_(self.to_rgb.weight, 1 / len(schemes))
             nn.init.zeros_(self.to_rgb.bias)  # type: ignore[arg-type]
+
+    def _layers_to_adapt(self, blocks: nn.Module) -> list[str]:
+        linear = linear_layers(blocks, self.vit)
+        device = next(self.vit.parameters()).device
+        if device.type == "meta":
+            self.vit.to(device)  # timm computes rotary periods on the CPU
+        image = torch.zeros(1, 3, 2 * self.patch_size, 3 * self.patch_size, device=device)
+        adapted = reached(self.vit, linear, lambda: self.vit(pixel_values=image, **self._options).last_hidden_state)
+        if not adapted:
+            raise GuidinoError(
+                f"guidino.lora: the attention and MLP of {type(self.vit).__name__} pass their layers by, so that "
+                f"adapters would not be trained; set guidino.lora to null"
+            )
+        self.not_adapted = [name for name in linear if name not in adapted]
+        return adapted
 
     def train(self, mode: bool = True) -> TokenEncoder:
         super().train(mode)
