@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,18 +15,23 @@ from typing import Any
 from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whatever it is called
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 
 from nnunetv2_guidino.config import ENCODER_VARIABLE
+from nnunetv2_guidino.encoders.damage import check_files
 from nnunetv2_guidino.errors import GuidinoError
 
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
 _RECORDED_VERSIONS = ("nnunetv2-guidino", "nnunetv2", "torch", "transformers", "timm", "peft")
+_CONNECTION_ERRORS = {
+    getattr(errno, name, None)
+    for name in ("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT")
+} - {None}
 _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.lvd1689m"
 
 
@@ -74,21 +81,49 @@ def find_encoder(encoder: str) -> Path:
     folder = Path(encoder).expanduser()
     if folder.is_dir():
         return check_folder(folder, encoder)
-    if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1:
-        raise GuidinoError(f"encoder {encoder}: there is no such folder")
-    try:
-        return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES, local_files_only=True)), encoder)
-    except HFValidationError as error:
-        raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
-    except (LocalEntryNotFoundError, GuidinoError):
-        pass  # not cached, or a download was cut short
+    if folder.is_file():
+        raise GuidinoError(f"encoder {encoder} is a file; expected the folder it lies in, with config.json beside it")
+    if _looks_like_a_path(encoder):
+        raise GuidinoError(f"encoder {encoder}: there is no such folder (looked for {folder.absolute()})")
+    cached = _in_cache(encoder)
+    if cached is not None and not _is_incomplete(cached):
+        return check_folder(cached, encoder)
     with hub_errors(encoder):
         return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES)), encoder)
 
 
+def _looks_like_a_path(encoder: str) -> bool:
+    """Names on the hub have one slash at most, between owner and model."""
+    path_like = Path(encoder).is_absolute() or encoder.startswith((".", "~")) or encoder.endswith("/")
+    return path_like or encoder.count("/") > 1 or "\\" in encoder
+
+
+def _in_cache(encoder: str) -> Path | None:
+    try:
+        return Path(snapshot_download(encoder, allow_patterns=HUB_FILES, local_files_only=True))
+    except HFValidationError as error:
+        raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
+    except LocalEntryNotFoundError:
+        return None
+    except OSError as error:
+        raise GuidinoError(_told_as_is(encoder, error)) from error
+
+
+def _is_incomplete(folder: Path) -> bool:
+    """Whether a download was cut short, so that the hub has to be asked again."""
+    return not (folder / "config.json").is_file() or not _weight_files(folder)
+
+
 @contextmanager
-def hub_errors(encoder: str) -> Iterator[None]:
-    """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do."""
+def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
+    """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do.
+
+    Only a connection that fails is told as one; a disk that is full or may not be written to is told as that.
+
+    Args:
+        encoder: Its name.
+        folder: Where it is to be written; None for the hub's cache.
+    """
     elsewhere = (
         f"On a machine with internet run\n    hf download {encoder} --local-dir FOLDER\ncopy FOLDER here and set "
         f"{ENCODER_VARIABLE}=FOLDER; or point HF_HOME to a cache that has it."
@@ -102,24 +137,46 @@ def hub_errors(encoder: str) -> Iterator[None]:
         ) from error
     except RepositoryNotFoundError as error:
         raise GuidinoError(
-            f"encoder {encoder}: no such folder, and the Hugging Face hub has no such model (or it is private and you "
-            f"are not logged in: `hf auth login`)"
+            f"encoder {encoder}: there is no folder {Path(encoder).absolute()}, and the Hugging Face hub has no such "
+            f"model (or it is private and you are not logged in: `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except (HTTPError, OSError, RuntimeError) as error:  # hf_xet raises the last
+        if not _is_connection_problem(error):
+            raise GuidinoError(_told_as_is(encoder, error, folder)) from error
         raise GuidinoError(
-            f"encoder {encoder} is not in the local cache ({_hub_cache()}) and the Hugging Face hub cannot be reached. "
-            f"{elsewhere}"
+            f"encoder {encoder}: there is no folder {Path(encoder).absolute()}, it is not in the local cache "
+            f"({_hub_cache()}), and the Hugging Face hub cannot be reached. {elsewhere}"
         ) from error
+
+
+def _is_connection_problem(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        return False  # the hub has been reached, and refuses
+    if isinstance(error, LocalEntryNotFoundError):
+        return error.__cause__ is None or _is_connection_problem(error.__cause__)
+    if isinstance(error, (HTTPError, ConnectionError, TimeoutError, socket.gaierror)):
+        return True  # OfflineModeIsEnabled is a ConnectionError
+    return isinstance(error, OSError) and error.errno in _CONNECTION_ERRORS
+
+
+def _told_as_is(encoder: str, error: BaseException, folder: Path | None = None) -> str:
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        other = "set HF_HOME to another folder" if folder is None else "give -o another folder"
+        place = error.filename or folder or _hub_cache()
+        return f"encoder {encoder}: {place}: {error.strerror}. Make room or give permission there, or {other}"
+    return f"encoder {encoder}: the Hugging Face hub does not give it: {str(error).strip().splitlines()[0]}"
 
 
 def is_cached(encoder: str) -> bool:
     """Whether the encoder can be loaded without a network."""
     try:
         folder = Path(encoder).expanduser()
-        check_folder(folder if folder.is_dir() else Path(snapshot_download(encoder, local_files_only=True)), encoder)
-    except (GuidinoError, LocalEntryNotFoundError, HFValidationError):
+        cached = folder if folder.is_dir() else _in_cache(encoder)
+        return cached is not None and bool(check_folder(cached, encoder))
+    except GuidinoError:
         return False
-    return True
 
 
 def _hub_cache() -> str:
@@ -133,7 +190,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def check_folder(folder: Path, encoder: str) -> Path:
-    """The folder itself; raises GuidinoError if config or weights are missing."""
+    """The folder itself; raises GuidinoError if config or weights are missing, or are not what their names say."""
     if not (folder / "config.json").is_file():
         raise GuidinoError(
             f"encoder {encoder}: {folder} has no config.json; expected a folder as transformers' save_pretrained or "
@@ -141,6 +198,12 @@ def check_folder(folder: Path, encoder: str) -> Path:
         )
     if not _weight_files(folder):
         raise GuidinoError(f"encoder {encoder}: {folder} has no *.safetensors file (other formats are not loaded)")
+    if (folder / "adapter_config.json").is_file():
+        raise GuidinoError(
+            f"encoder {encoder}: {folder} has an adapter_config.json, so it holds an adapter of peft; expected a "
+            f"folder with a whole encoder"
+        )
+    check_files(folder)
     return folder
 
 
