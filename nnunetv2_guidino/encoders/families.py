@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -35,16 +37,34 @@ _SIZES = frozenset(
     }
 )  # fmt: skip
 
+# Of timm.create_model: sizes and switches. Others name files and addresses, such as checkpoint_path and cache_dir.
+_TIMM_ARGUMENTS = frozenset(
+    {
+        "act_layer", "attn_drop_rate", "attn_type", "class_token", "depth", "drop_path_rate", "drop_rate",
+        "dynamic_img_pad", "dynamic_img_size", "embed_dim", "fc_norm", "final_norm", "global_pool", "img_size",
+        "in_chans", "init_values", "mlp_ratio", "no_embed_class", "norm_layer", "num_heads", "num_reg_tokens",
+        "patch_drop_rate", "patch_size", "pos_drop_rate", "pos_embed", "pre_norm", "proj_bias", "proj_drop_rate",
+        "qk_norm", "qkv_bias", "qkv_fused", "ref_feat_shape", "reg_tokens", "rope_grid_indexing", "rope_grid_offset",
+        "rope_rotate_half", "rope_temperature", "rope_type", "scale_attn_inner", "scale_attn_norm", "scale_mlp",
+        "scale_mlp_norm", "swiglu_align_to", "swiglu_mlp", "use_abs_pos_emb", "use_fc_norm", "use_post_norm",
+        "use_post_transformer_norm", "use_pre_transformer_norm", "use_rot_pos_emb",
+    }
+)  # fmt: skip
+
 
 class Family:
     """A vision transformer of transformers, of which no more is known than what they have in common.
 
     Attributes:
         keys: Those of its configuration by which it is built; None for all that transformers' own class has.
+        without_meaning: Other keys that are written and that say nothing about what is built.
+        allowed_inside: Of a key that holds settings of its own, the keys of those.
         renamings: Patterns and replacements, applied one after the other to the name of a tensor.
     """
 
     keys: frozenset[str] | None = None
+    without_meaning: frozenset[str] = frozenset()
+    allowed_inside: Mapping[str, frozenset[str]] = MappingProxyType({})
     renamings: tuple[tuple[str, str], ...] = _RENAMINGS
 
     def blocks(self, vit: Any) -> nn.ModuleList | nn.Sequential:
@@ -126,6 +146,10 @@ class Timm(Family):
     """timm's vision transformers, in transformers' wrapper."""
 
     keys = frozenset({"architecture", "model_args"})
+    without_meaning = frozenset(
+        ["do_pooling", "global_pool", "initializer_range", "label_descriptions", "num_features", "pretrained_cfg"]
+    )
+    allowed_inside = MappingProxyType({"model_args": _TIMM_ARGUMENTS})
     renamings = ((r"^timm_model\.", ""),)
 
     def blocks(self, vit: Any) -> nn.ModuleList | nn.Sequential:

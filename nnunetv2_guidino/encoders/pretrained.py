@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from nnunetv2_guidino.encoders.architecture import not_a_vit
+from nnunetv2_guidino.encoders.architecture import configuration, not_a_vit
+from nnunetv2_guidino.encoders.damage import check_finite
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.names import is_unused
 from nnunetv2_guidino.errors import GuidinoError
@@ -22,25 +23,35 @@ def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
     """The whole transformer of an architecture, in float32, with the weights of a folder.
 
     Raises:
-        GuidinoError: If the weights do not fit the architecture, or it does not return one token per patch.
+        GuidinoError: If the weights do not fit the architecture, are not all numbers, or it does not return one token
+            per patch.
     """
-    misfit = "the weights cannot be loaded into the architecture in config.json"
+    misfit = f"encoder {folder}: the weights cannot be loaded into the architecture in config.json"
     with _quiet_transformers():
         try:
             pretrained, info = AutoModel.from_pretrained(
                 folder,
-                config=AutoConfig.for_model(**architecture),
+                config=configuration(architecture),
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise GuidinoError(f"encoder {folder}: {misfit}: {error}") from error
+            raise GuidinoError(f"{misfit}: {error}") from error
     missing = [key for key in info["missing_keys"] if not is_unused(key)]
     if missing:
-        raise GuidinoError(f"encoder {folder}: {misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
+        raise GuidinoError(f"{misfit}: {len(missing)} tensors are missing, {missing[0]} for one")
+    others = sorted(info["mismatched_keys"])
+    if others:
+        name, theirs, ours = others[0]
+        raise GuidinoError(
+            f"{misfit}: they are of another width or size: {name} has shape {tuple(theirs)} among the weights, and "
+            f"{tuple(ours)} by config.json. Take both from one encoder"
+        )
+    check_finite(pretrained.state_dict(), f"encoder {folder}")
     _check_patch_tokens(pretrained, folder)
     return pretrained
 

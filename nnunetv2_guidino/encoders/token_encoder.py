@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_guidino.config import LoRA
-from nnunetv2_guidino.encoders.architecture import Layer, build_vit, layer_numbers
+from nnunetv2_guidino.encoders.architecture import Layer, build_vit, checked_layers
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
@@ -82,7 +82,7 @@ class TokenEncoder(nn.Module):
         self.image_channels = len(normalization_schemes)
         self.vit = build_vit(architecture).requires_grad_(False).eval()
         blocks = self.family.blocks(self.vit)
-        *hidden, self.last_layer = layer_numbers(layer, len(blocks))
+        *hidden, self.last_layer = checked_layers(layer, len(blocks))
         del blocks[self.last_layer :]
         self.keeps_hidden_tokens = bool(hidden)
         self._hidden_tokens: list[Tensor] = []
