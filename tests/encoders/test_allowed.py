@@ -9,6 +9,7 @@ import torch
 from tiny_encoders import CONFIGS, FAMILIES
 
 from nnunetv2_guidino.cli import main
+from nnunetv2_guidino.encoders.allowed import checked
 from nnunetv2_guidino.encoders.architecture import build_vit, read_encoder_config
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
@@ -75,9 +76,11 @@ def test_what_0_1_0_wrote_is_taken(family, tiny_encoder):
         "label_names",
     }
     written = {key: value for key, value in CONFIGS[family].to_dict().items() if key not in left_out}
-    vit = build_vit(written)
+    if family.startswith("timm"):
+        written["model_args"] = {**written["model_args"], "dynamic_img_size": True}
     architecture = read_encoder_config(tiny_encoder(family), None)
-    assert vit.state_dict().keys() == build_vit(architecture).state_dict().keys()
+    assert checked(written, "x") == architecture
+    assert build_vit(written).state_dict().keys() == build_vit(architecture).state_dict().keys()
     assert {"return_dict", "output_hidden_states", "chunk_size_feed_forward"}.isdisjoint(architecture)
 
 
