@@ -53,7 +53,7 @@ def to_installed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], family:
 
 
 def network_to_stable(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """A guided network's state dict, of version 0.1.0 too, with the names in our checkpoints for its encoder's tensors."""
+    """A guided network's state dict, of version 0.1.0 too, with the encoder's tensors by our checkpoints' names."""
     encoder = {key.removeprefix(ENCODER_PREFIX): value for key, value in state.items() if _is_encoder(key)}
     stable = {f"{ENCODER_PREFIX}{name}": value for name, value in to_stable(encoder, family).items()}
     return {**{key: value for key, value in state.items() if not _is_encoder(key)}, **stable}
