@@ -108,7 +108,7 @@ def _paths() -> Iterator[Finding]:
 
 
 def _encoder() -> Finding:
-    from nnunetv2_guidino.encoders.token_encoder import is_cached
+    from nnunetv2_guidino.encoders.source import is_cached
 
     encoder = default_encoder()
     origin = f"from {ENCODER_VARIABLE}" if os.environ.get(ENCODER_VARIABLE) else "the default"

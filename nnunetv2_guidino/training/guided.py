@@ -20,8 +20,9 @@ from torch import nn
 from nnunetv2_guidino import __version__
 from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.lora import parameter_counts
-from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss
@@ -119,8 +120,8 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             versions=_installed_versions(),
         )
         # The weights are compared when they are all there, since -pretrained_weights may bring others.
-        shared = self.model_folder.refuse_another(config, but=("encoder_source",))
-        return config if shared is None else replace(config, encoder_config=shared.encoder_config)
+        self.model_folder.refuse_another(config, but=("encoder_source",))
+        return config
 
     def _load_encoder(self, folder: Path) -> None:
         network = self._guided_network()
