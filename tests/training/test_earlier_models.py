@@ -10,6 +10,7 @@ from pathlib import Path
 import make_model
 import numpy as np
 import pytest
+import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from PIL import Image
 
