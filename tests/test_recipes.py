@@ -13,6 +13,7 @@ from planned import save_model_folder
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.lists import Entry, LossTerm
 from nnunetv2_guidino.plans import guide_settings
+from nnunetv2_guidino.training.guided import trainer_class
 
 GATING = '''
 import torch
@@ -101,7 +102,7 @@ def one_step(trainer: Any, patch_size: tuple[int, ...], targets: int = 2) -> dic
 def predicts_as_it_was_trained(trainer: Any, patch_size: tuple[int, ...]) -> None:
     """The network that nnU-Net builds to predict takes all weights, and gives a plain tensor that equals."""
     weights = torch.load(save_model_folder(trainer), weights_only=False)["network_weights"]
-    network = type(trainer).build_network_architecture(
+    network = trainer_class("nnUNetTrainerGuiDINO").build_network_architecture(
         trainer.plans_manager, trainer.configuration_manager, 3, 2, enable_deep_supervision=False
     )
     network.load_state_dict(weights)
