@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from nnunetv2_guidino.commands.plan import parse_layer
+from nnunetv2_guidino.planning.plan import parse_layer
 from nnunetv2_guidino.config import ENCODER_VARIABLE, GuideConfig
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS, list_encoders
 from nnunetv2_guidino.errors import GuidinoError
@@ -101,7 +101,7 @@ def _probe(args: argparse.Namespace) -> None:
     import torch
 
     from nnunetv2_guidino.probe.fold_patches import read_fold
-    from nnunetv2_guidino.probe.probe import probe, table, write_results
+    from nnunetv2_guidino.probe.measure import probe, table, write_results
 
     for name in ("seeds", "steps", "patches"):
         if getattr(args, name) < 1:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_guidino import cli
-from nnunetv2_guidino.commands import demo as command
+from nnunetv2_guidino.demo import run as command
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet import commands as nnunet_commands
 from nnunetv2_guidino.nnunet.commands import run_command

@@ -12,7 +12,7 @@ from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guided import Annotation
 from nnunetv2_guidino.probe.fold_patches import patches, read_fold
-from nnunetv2_guidino.probe.probe import BATCH, guide_dice, train_tokenbook
+from nnunetv2_guidino.probe.measure import BATCH, guide_dice, train_tokenbook
 
 HEIGHT, WIDTH = planned.plans({}).plans["configurations"]["2d"]["patch_size"]
 

@@ -33,7 +33,7 @@ from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guided import Annotation, guide_counts
 from nnunetv2_guidino.plans import derive_plans, guide_settings
-from nnunetv2_guidino.probe.probe import train_tokenbook
+from nnunetv2_guidino.probe.measure import train_tokenbook
 
 VARIANT = VARIANTS[0]
 INPUT_SIZE = 112

@@ -61,7 +61,7 @@ def test_each_option_sets_its_key(options, expected, folder):
 
 
 def test_there_is_an_option_for_every_setting():
-    from nnunetv2_guidino.commands.plan import GUIDE_OPTIONS
+    from nnunetv2_guidino.planning.plan import GUIDE_OPTIONS
     from nnunetv2_guidino.plans import FILLED_IN
 
     keys = {options.get("dest", option[2:].replace("-", "_")) for option, options in GUIDE_OPTIONS.items()}
