@@ -1,57 +1,44 @@
-"""Show what the guide of a trained model sees. Every image goes through nnU-Net's own preprocessing, sliding window and
-mirroring. Writes the guide of each case in the images' format and size (NIfTI and TIFF: 0…1, PNG: 0…255), a panel of
-image, guide and prediction for each case, and contact sheets; with -gt also the truth, and the guide's Dice and AUC.
-"""
+"""The guide of a trained model on images: as files, as pictures, and scored."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from nnunetv2_guidino.bounds import STEP_SIZE
+from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.cases import case_names, listing, read_labels
 from nnunetv2_guidino.evaluation.labels import LabelSet, label_set
-from nnunetv2_guidino.evaluation.report import markdown_table, staged
+from nnunetv2_guidino.files import filled_folder
 from nnunetv2_guidino.inspection.files import image_files, save_guide
-from nnunetv2_guidino.inspection.pictures import Case, draw_contact_sheets, draw_panel
+from nnunetv2_guidino.inspection.pictures import Pictured, draw_contact_sheets, draw_panel
 from nnunetv2_guidino.inspection.predictor import GuidePredictor
+from nnunetv2_guidino.inspection.scores import guide_scores, spreadsheet_text
 
 Array = npt.NDArray[Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-m", type=Path, metavar="MODEL_FOLDER", required=True, help="…/DatasetXXX/Trainer__Plans__configuration"
-    )
-    parser.add_argument("-i", type=Path, metavar="IMAGES", required=True, help="images CASE_0000.*, as for prediction")
-    parser.add_argument("-o", type=Path, metavar="OUT", required=True, help="output")
-    parser.add_argument("-gt", type=Path, metavar="DIR", help="references, one for each image")
-    parser.add_argument(
-        "-prev_stage_predictions",
-        type=Path,
-        metavar="DIR",
-        help="predictions of a cascade's previous stage, one for each image",
-    )
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to average. Default: all numbered ones")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="default: %(default)s")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
-    parser.add_argument(
-        "-step_size",
-        type=float,
-        default=0.5,
-        metavar="X",
-        help="nnU-Net's, of the sliding window. Default: %(default)s",
-    )
-    parser.add_argument("--disable_tta", action="store_true", help="nnU-Net's: no mirroring")
+@dataclass(frozen=True)
+class Shown:
+    """What `guide` wrote.
+
+    Args:
+        folder: With guides/, panels/, the contact sheets, and guide.csv where there were references.
+        table: One row for each case, with the columns case, dice and auc where there were references.
+        sheets: Names of the contact sheets.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    sheets: list[str]
 
 
 class Files(NamedTuple):
@@ -63,41 +50,62 @@ class Files(NamedTuple):
     previous: Path | None  # the prediction of a cascade's previous stage
 
 
-def run(args: argparse.Namespace) -> None:
-    _check_device(args.device)
-    if not 0 < args.step_size <= 1:
-        raise GuidinoError(f"-step_size {args.step_size}: expected more than 0 and at most 1 (a whole patch)")
-    predictor = GuidePredictor(args.m, args.f, args.chk, args.device, args.step_size, not args.disable_tta)
+def guide(
+    model: Path,
+    images: Path,
+    output: Path,
+    references: Path | None = None,
+    previous_predictions: Path | None = None,
+    folds: Sequence[str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    device: str = "cuda",
+    step_size: float = 0.5,
+    mirroring: bool = True,
+) -> Shown:
+    """Write the guide of a trained model for each image, a panel of it, and contact sheets.
+
+    Args:
+        model: …/DatasetXXX/Trainer__Plans__configuration.
+        images: Folder with CASE_0000.*, as for prediction.
+        output: Folder; files of the same names in it are replaced once all are there.
+        references: Folder with CASE.*, one for each image: the guides are scored.
+        previous_predictions: Folder with the predictions of a cascade's previous stage.
+        folds: To average; default: all numbered ones.
+        checkpoint: Name of the file in each fold.
+        device: "cpu", "cuda" or "mps".
+        step_size: nnU-Net's, of the sliding window, as a share of the patch.
+        mirroring: Average over mirrored images, as nnU-Net does.
+
+    Raises:
+        GuidinoError: For whatever is missing or damaged, naming it; nothing is written then.
+    """
+    usable_device(device)  # what is seen at once is said before anything is loaded
+    STEP_SIZE.check("-step_size", step_size)
+    predictor = GuidePredictor(model, folds, checkpoint, device, step_size, mirroring)
+    cases = _cases_of(predictor, images, references, previous_predictions)
+    labels = label_set(predictor.dataset_json["labels"], f"{model}/dataset.json")
+    with filled_folder(output) as folder:
+        for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
+            (folder / name).mkdir()
+        rows = [_one_case(predictor, labels, files, folder) for files in tqdm(cases, desc="guide", unit="case")]
+        table = pd.DataFrame(rows)
+        if references:
+            named = table.assign(case=table["case"].map(spreadsheet_text))
+            named.to_csv(folder / "guide.csv", index=False)
+            table = table.sort_values("dice", na_position="last")  # the worst guides come first
+        sheets = draw_contact_sheets([folder / "panels" / f"{name}.png" for name in table["case"]], folder)
+    return Shown(output, table, sheets)
+
+
+def _cases_of(
+    predictor: GuidePredictor, folder: Path, references: Path | None, previous_predictions: Path | None
+) -> list[Files]:
     ending = predictor.dataset_json["file_ending"]
-    _check_stage(args.m, predictor.previous_stage, args.prev_stage_predictions)
-    images = image_files(args.i, ending)
-    references = _of_cases(args.gt, "reference", images, ending)
-    previous = _of_cases(args.prev_stage_predictions, "prediction", images, ending)
-    cases = [Files(name, files, references[name], previous[name]) for name, files in images.items()]
-    labels = label_set(predictor.dataset_json["labels"], f"{args.m}/dataset.json")
-    rows = []
-    try:
-        with staged(args.o) as folder:
-            for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
-                (folder / name).mkdir()
-            for files in tqdm(cases, desc="guide", unit="case"):
-                rows.append(_one_case(predictor, labels, files, folder))
-            table = pd.DataFrame(rows)
-            if args.gt:
-                table.to_csv(folder / "guide.csv", index=False)
-                table = table.sort_values("dice", na_position="last")  # the worst guides come first
-            sheets = draw_contact_sheets([folder / "panels" / f"{name}.png" for name in table["case"]], folder)
-    except OSError as error:
-        raise GuidinoError(f"{args.o} cannot be written: {error}") from error
-    if args.gt:
-        print(summary(table))
-    print(f"{args.o}: guides, panels, {', '.join(sheets)}{', guide.csv' if args.gt else ''}")
-
-
-def _check_device(device: str) -> None:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not available[device]:
-        raise GuidinoError(f"-device {device}: there is none here. Say -device cpu")
+    _check_stage(predictor.model_folder, predictor.previous_stage, previous_predictions)
+    images = image_files(folder, ending)
+    reference = _of_cases(references, "reference", images, ending)
+    previous = _of_cases(previous_predictions, "prediction", images, ending)
+    return [Files(name, files, reference[name], previous[name]) for name, files in images.items()]
 
 
 def _check_stage(model: Path, previous_stage: str | None, predictions: Path | None) -> None:
@@ -131,7 +139,7 @@ def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder:
         row |= guide_scores(guided.guide[valid], truth[valid])
         title = f"{name}: guide's Dice {row['dice']:.3f}, AUC {row['auc']:.3f}"
     spacing = guided.properties["spacing"]
-    case = Case(title, image, guided.guide, guided.segmentation > 0, truth, spacing)
+    case = Pictured(title, image, guided.guide, guided.segmentation > 0, truth, spacing)
     save_guide(guided.guide, folder / "guides" / f"{name}{predictor.dataset_json['file_ending']}", guided.properties)
     draw_panel(case, folder / "panels" / f"{name}.png")
     return row
@@ -145,28 +153,3 @@ def _read_truth(file: Path, reader: type, labels: LabelSet, shape: tuple[int, ..
         raise GuidinoError(f"{file} has size {reference.shape}, its image has {shape}")
     ignored = np.zeros_like(reference, bool) if labels.ignore is None else reference == labels.ignore
     return (reference > 0) & ~ignored, ~ignored
-
-
-def guide_scores(guide: Array, truth: Array) -> dict[str, float]:
-    """Dice of the guide at threshold 0.5, and the area under its ROC curve over all pixels.
-
-    Dice is nan where both masks are empty, the AUC where all pixels are of one kind.
-
-    Shape:
-        guide (n,) in [0, 1], truth (n,) of bool
-    """
-    mask = guide > 0.5
-    total = int(mask.sum()) + int(truth.sum())
-    dice = 2 * int((mask & truth).sum()) / total if total else float("nan")
-    auc = float(roc_auc_score(truth, guide)) if truth.any() and not truth.all() else float("nan")
-    return {"dice": dice, "auc": auc}
-
-
-def summary(table: pd.DataFrame) -> str:
-    """Mean ± standard deviation, median, extremes and number of cases of the guide's Dice and AUC, as Markdown."""
-    rows = [["guide", "mean ± sd", "median", "lowest", "highest", "cases"]]
-    for name, column in (("Dice at 0.5", "dice"), ("AUC", "auc")):
-        values = table[column].dropna()
-        numbers = [f"{value:.3f}" for value in (values.median(), values.min(), values.max())]
-        rows.append([name, f"{values.mean():.3f} ± {values.std():.3f}", *numbers, f"{len(values)} of {len(table)}"])
-    return markdown_table(rows)

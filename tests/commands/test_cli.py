@@ -31,6 +31,6 @@ def test_user_errors_are_one_line(capsys, monkeypatch):
     def fail(args):
         raise GuidinoError("dataset.json: no such file")
 
-    monkeypatch.setattr("nnunetv2_guidino.doctor.examine.run", fail)
+    monkeypatch.setattr("nnunetv2_guidino.commands.doctor.run", fail)
     assert main(["doctor"]) == 1
     assert capsys.readouterr().err == "guidino doctor: error: dataset.json: no such file\n"

@@ -6,7 +6,7 @@ import pytest
 from nnunet_workspace import DATASET
 from PIL import Image
 
-from nnunetv2_guidino.inspection.guide import guide_scores
+from nnunetv2_guidino.inspection.scores import guide_scores
 
 
 @pytest.fixture
