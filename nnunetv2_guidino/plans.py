@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -41,40 +40,6 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     return {key: value for key, value in complete.items() if key not in FILLED_IN}
 
 
-def set_in_plans(plans: dict[str, Any], path: str, value: Any) -> None:
-    """Change one value, which must be there already and of the same type.
-
-    Args:
-        path: Keys with dots between them, such as configurations.2d.batch_size.
-
-    Raises:
-        GuidinoError: If there is no such key, naming those that there are, or the type is another.
-    """
-    *outer, last = path.split(".")
-    section: Any = plans
-    for key in [*outer, last]:
-        if not isinstance(section, dict) or key not in section:
-            known = f"; there are {', '.join(section)}" if isinstance(section, dict) else ""
-            raise GuidinoError(f"{path}: the plans have no {key!r} there{known}")
-        parent, section = section, section[key]
-    if type(value) is not type(section):
-        raise GuidinoError(f"{path} is {section!r} in the plans; expected {type(section).__name__}, not {value!r}")
-    parent[last] = value
-
-
-def preprocessed_folder(dataset: str) -> Path:
-    """A data set's folder in nnUNet_preprocessed, by name or number; raises GuidinoError if nnU-Net knows none."""
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    root = os.environ.get("nnUNet_preprocessed")
-    if not root:
-        raise GuidinoError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=FOLDER")
-    try:
-        return Path(root) / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise GuidinoError(f"-d {dataset}: {str(error).splitlines()[0]}") from error
-
-
 def read_plans(file: Path) -> dict[str, Any]:
     """Raises GuidinoError, naming the plans beside it, if there is no such file or it is not a JSON object."""
     try:
@@ -88,13 +53,3 @@ def read_plans(file: Path) -> dict[str, Any]:
     if not isinstance(plans, dict):
         raise GuidinoError(f"{file} is not a plans file: expected a JSON object")
     return plans
-
-
-def write_new_plans(file: Path, plans: dict[str, Any]) -> None:
-    """Raises GuidinoError if the file exists: results that were made with it would no longer be what they say."""
-    text = json.dumps(plans, indent=4)
-    try:
-        with file.open("x") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise GuidinoError(f"{file} exists already; give -o another name") from error

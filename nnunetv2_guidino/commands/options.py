@@ -47,7 +47,9 @@ def layer(text: str) -> int | list[int] | None:
         return None
     numbers = [int(number) for number in text.split(",")]
     if numbers[0] < 1 or numbers != sorted(set(numbers)):
-        raise argparse.ArgumentTypeError(f'{text}: expected "last", a number from 1, or several in ascending order: 8,10')
+        raise argparse.ArgumentTypeError(
+            f'{text}: expected "last", a number from 1, or several in ascending order: 8,10'
+        )
     return numbers if len(numbers) > 1 else numbers[0]
 
 

@@ -25,6 +25,8 @@ def examine_encoder() -> Iterator[Finding]:
     folder = Path(encoder).expanduser()
     if folder.is_dir():
         yield _examine_folder(what, folder, f"export {ENCODER_VARIABLE}=FOLDER, one that is whole")
+    elif folder.is_file():
+        yield Finding(what, "is a file, not a folder", f"export {ENCODER_VARIABLE}=FOLDER, the folder that it is in")
     elif is_path(encoder):
         yield Finding(what, "there is no such folder", _folder_remedy(encoder))
     else:

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from nnunetv2_guidino import registration_folder
-from nnunetv2_guidino.doctor.encoder import examine_encoder
+from nnunetv2_guidino.doctor.encoder import A_FOLDER, examine_encoder
 from nnunetv2_guidino.doctor.finding import Finding, reason
 from nnunetv2_guidino.doctor.folders import examine_folders
 from nnunetv2_guidino.doctor.versions import examine_versions
@@ -31,7 +31,8 @@ def examine() -> Iterator[Finding]:
         try:
             yield from examination()
         except Exception as error:  # a broken library raises whatever it likes
-            yield Finding(what, f"cannot be examined: {type(error).__name__}: {reason(error)}", "see what is wrong above")
+            remedy = A_FOLDER if examination is examine_encoder else "repair what it names, or what is wrong above"
+            yield Finding(what, f"cannot be examined: {type(error).__name__}: {reason(error)}", remedy)
 
 
 def examine_trainer() -> Iterator[Finding]:
@@ -40,7 +41,9 @@ def examine_trainer() -> Iterator[Finding]:
         import nnunetv2
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except Exception as error:
-        yield Finding(f"trainer {TRAINER}", f"nnU-Net cannot be imported: {reason(error)}", "repair nnunetv2, see above")
+        yield Finding(
+            f"trainer {TRAINER}", f"nnU-Net cannot be imported: {reason(error)}", "repair nnunetv2, see above"
+        )
         return
     nnunet = Path(nnunetv2.__path__[0])
     what = f"trainer {TRAINER}, as nnU-Net in {nnunet} finds it"

@@ -10,8 +10,8 @@ from nnunetv2_guidino.errors import GuidinoError
 
 # What a prediction depends on. The encoder's name and folder may differ: its weights are in the checkpoint.
 SETTINGS = (
-    "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate", "gating", "lora",
-    "classes",
+    "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate", "gating",
+    "lora", "classes",
 )  # fmt: skip
 
 

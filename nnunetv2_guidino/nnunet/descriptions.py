@@ -103,9 +103,13 @@ def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any,
         sides = [int(side) for side in settings.patch_size]
         if len(sides) not in (2, 3) or min(sides) < 1:
             raise ValueError(f"patch_size is {settings.patch_size}; expected two or three sides")
-        for key in ("batch_size", "data_identifier", "normalization_schemes", "architecture"):
-            settings.configuration[key]
+        for key, kind in _NEEDED.items():
+            if not isinstance(settings.configuration[key], kind):
+                raise ValueError(f"{key} is {_shown(settings.configuration[key])}; expected {kind.__name__}")
     return manager, settings
+
+
+_NEEDED = {"batch_size": int, "data_identifier": str, "normalization_schemes": list, "architecture": dict}
 
 
 def label_manager_of(manager: Any, dataset_json: dict[str, Any], file: Path) -> Any:

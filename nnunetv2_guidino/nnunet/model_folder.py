@@ -83,9 +83,7 @@ def model_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> l
             raise GuidinoError(f"{folder} has no {name}; expected …/DatasetXXX/Trainer__Plans__configuration")
     if Path(checkpoint).name != checkpoint:
         raise GuidinoError(f"-chk {checkpoint}: expected the name of a file in each fold, not a path")
-    found = sorted(
-        path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / checkpoint).is_file()
-    )
+    found = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / checkpoint).is_file())
     wanted = list(folds or [fold for fold in found if fold.isdigit()])
     if missing := [fold for fold in wanted if fold not in found]:
         raise GuidinoError(f"{folder}/fold_{missing[0]} has no {checkpoint}; folds that have it: {found or 'none'}")

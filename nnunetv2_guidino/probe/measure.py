@@ -1,4 +1,4 @@
-"""How good would a guide be? Measured before any training, for each layer and input size of an encoder."""
+"""Train a TokenBook alone on a fold's tokens, for each layer and input size of an encoder, and score its guide."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.encoders.registry import align
+from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, find_encoder, read_encoder_config
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guided import Annotation, guide_counts, guide_loss
@@ -92,19 +89,28 @@ def guide_dice(book: TokenBook, tokens: Tensor, truth: Annotation) -> float:
         of_batch = Annotation(truth.masks[batch], truth.valid[batch])
         for name, count in guide_counts(book(tokens[batch].float()), of_batch).items():
             total[name] += int(count)
-    denominator = 2 * total["guide_tp"] + total["guide_fp"] + total["guide_fn"]
-    return 2 * total["guide_tp"] / denominator if denominator else float("nan")
+    return dice(total["guide_tp"], total["guide_fp"], total["guide_fn"])
 
 
-def probe(
-    fold: Fold,
-    config: GuideConfig,
-    layers: Sequence[int] | None,
-    sizes: Sequence[int],
-    seeds: int,
-    steps: int,
-    per_case: int,
-    device: torch.device,
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly to measure.
+
+    Args:
+        seeds: TokenBooks trained per layer.
+        steps: Of each one's training.
+        per_case: Patches of each case.
+        device: Where.
+    """
+
+    seeds: int
+    steps: int
+    per_case: int
+    device: torch.device
+
+
+def measure(
+    fold: Fold, config: GuideConfig, layers: Sequence[int] | None, sizes: Sequence[int], effort: Effort
 ) -> Iterator[Result]:
     """Train a TokenBook on each layer's tokens at each input size.
 
@@ -126,22 +132,33 @@ def probe(
     for size in sizes:
         encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size)
         encoder.load_pretrained(folder, config.encoder)
-        encoder.to(device)
+        encoder.to(effort.device)
         with tempfile.TemporaryDirectory() as cache:
             train, validation = (
-                CachedTokens(fold, part, per_case, encoder, len(layers), Path(cache) / f"{part}.npy")
+                CachedTokens(fold, part, effort.per_case, encoder, len(layers), Path(cache) / f"{part}.npy")
                 for part in ("train", "val")
             )
             for i, layer in enumerate(layers):
-                start, dice = time.perf_counter(), []
-                train_data, validation_data = train.of(i, device), validation.of(i, device)
-                for seed in range(seeds):
-                    torch.manual_seed(seed)
-                    channels = encoder.channels // len(layers)
-                    book = TokenBook(channels, config.prototypes, config.similarity, config.readout).to(device)
-                    train_tokenbook(book, *train_data, steps)
-                    dice.append(guide_dice(book, *validation_data))
-                yield Result(size, layer, dice, time.perf_counter() - start)
+                start = time.perf_counter()
+                parts = (cached.of(i, effort.device) for cached in (train, validation))
+                scores = _dice_of_seeds(config, encoder.channels // len(layers), *parts, effort)
+                yield Result(size, layer, scores, time.perf_counter() - start)
+
+
+def _dice_of_seeds(
+    config: GuideConfig,
+    channels: int,
+    train: tuple[Tensor, Annotation],
+    validation: tuple[Tensor, Annotation],
+    effort: Effort,
+) -> list[float]:
+    scores = []
+    for seed in range(effort.seeds):
+        torch.manual_seed(seed)
+        book = TokenBook(channels, config.prototypes, config.similarity, config.readout).to(effort.device)
+        train_tokenbook(book, *train, effort.steps)
+        scores.append(guide_dice(book, *validation))
+    return scores
 
 
 def encoder_depth(folder: Path) -> int:
@@ -149,34 +166,3 @@ def encoder_depth(folder: Path) -> int:
     architecture = read_encoder_config(folder, None)
     with torch.device("meta"):
         return TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 1).last_layer
-
-
-def table(results: Sequence[Result]) -> str:
-    rows = [("size", "layer", "guide Dice", "of each seed", "seconds")]
-    for r in results:
-        seeds = " ".join(f"{dice:.3f}" for dice in r.dice)
-        rows.append((str(r.size), str(r.layer), f"{mean(r.dice):.3f}", seeds, f"{r.seconds:.0f}"))
-    return align(rows)
-
-
-def plot(results: Sequence[Result], title: str, file: Path) -> None:
-    """Guide Dice against layer, a line for each size, a dot for each seed."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for color, size in enumerate(sorted({r.size for r in results})):
-        of_size = [r for r in results if r.size == size]
-        axes.plot([r.layer for r in of_size], [mean(r.dice) for r in of_size], f"C{color}-", label=f"{size} pixels")
-        for r in of_size:
-            axes.plot([r.layer] * len(r.dice), r.dice, f"C{color}o", markersize=4)
-    axes.set(xlabel="layer", ylabel="guide Dice on the validation cases", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=150)
-
-
-def write_results(results: Sequence[Result], title: str, folder: Path) -> None:
-    """probe.txt and probe.png, written over as more results come."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "probe.txt").write_text(f"{title}\n\n{table(results)}\n")
-    plot(results, title, folder / "probe.png")

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_guidino.inspection.pictures import Pictured, Plane, draw_contact_sheets, draw_panel, largest_component, planes
+from nnunetv2_guidino.inspection.pictures import (
+    Pictured,
+    Plane,
+    draw_contact_sheets,
+    draw_panel,
+    largest_component,
+    planes,
+)
 
 SHAPES = [(1, 40, 60), (20, 40, 60)]
 

@@ -61,7 +61,7 @@ def test_each_option_sets_its_key(options, expected, folder):
 
 
 def test_there_is_an_option_for_every_setting():
-    from nnunetv2_guidino.planning.plan import GUIDE_OPTIONS
+    from nnunetv2_guidino.commands.plan import GUIDE_OPTIONS
     from nnunetv2_guidino.plans import FILLED_IN
 
     keys = {options.get("dest", option[2:].replace("-", "_")) for option, options in GUIDE_OPTIONS.items()}
@@ -110,7 +110,7 @@ def test_what_is_written_no_longer_depends_on_the_environment(folder, monkeypatc
         (["-o", "New", "--set", "configurations.2d.batch=4"], "no 'batch' there; there are data_identifier"),
         (["-o", "New", "--set", "configurations.2d.batch_size=4.5"], "batch_size is 2 in the plans; expected int"),
         (["-o", "New", "-c", "3d_fullres"], "-c 3d_fullres: the plans have no such configuration; there are 2d"),
-        (["-o", "New", "--encoder", "/gone", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
+        (["-o", "New", "--encoder", "no/hub", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
         (["-o", "New", "-d", "Dataset998_Gone"], "does not exist"),
         (["-o", "New", "-d", "998"], "-d 998: Could not find a dataset"),
     ],

@@ -1,0 +1,147 @@
+"""Derive a plans file for an experiment with the guide: a sibling with a name of its own that shares the preprocessed
+data and is trained with nnU-Net's -p. Or show the guide of any plans file or trained model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_guidino.bounds import GIGABYTES
+from nnunetv2_guidino.commands.options import layer, number
+from nnunetv2_guidino.config import GATES, GATINGS, GUIDES, READOUTS, SIMILARITIES, GuideConfig
+from nnunetv2_guidino.errors import GuidinoError
+
+# Their ranges are GuideConfig's. The destination is the key; "lora.rank" is one of the section "lora".
+GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
+    "--encoder": {"metavar": "NAME_OR_DIR", "help": "name on the Hugging Face hub, or a folder"},
+    "--layer": {"type": layer, "help": 'block whose tokens are used: "last", a number, or several: 8,10'},
+    "--min-input-size": {"type": int, "metavar": "PIXELS", "help": "of the encoder's input, at least"},
+    "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
+    "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
+    "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
+    "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
+    "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
+    "--gate": {"choices": GATES, "help": "which features the guide acts on"},
+    "--gating": {"choices": GATINGS, "help": "how it acts on them"},
+    **{
+        f"--{field.name.replace('_', '-')}": {
+            "type": float,
+            "metavar": "λ",
+            "help": f"weight of the loss term {field.name.removeprefix('lambda_')!r}; 0: off",
+        }
+        for field in fields(GuideConfig)
+        if field.name.startswith("lambda_")
+    },
+    "--lora": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "adapt the encoder with LoRA, or freeze it",
+    },
+    "--lora-rank": {"dest": "lora.rank", "type": int, "metavar": "R", "help": "rank of LoRA's updates"},
+    "--lora-alpha": {"dest": "lora.alpha", "type": float, "metavar": "A", "help": "scale them by A / R"},
+    "--lora-dropout": {
+        "dest": "lora.dropout", "type": float, "metavar": "P", "help": "of the adapters' inputs"
+    },
+    "--lora-learning-rate": {
+        "dest": "lora.learning_rate", "type": float, "metavar": "LR", "help": "of the adapters"
+    },
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `guidino plan`."""
+    parser.add_argument("-d", dest="dataset", metavar="DATASET", help="name or number")
+    parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="plans to derive from (default: %(default)s)")
+    parser.add_argument("-o", dest="output", metavar="NAME", help="name of the new plans")
+    parser.add_argument("-c", dest="configuration", default="2d", help="whose memory to estimate (default: 2d)")
+    parser.add_argument(
+        "--gpu_memory_target_in_gb",
+        type=number(GIGABYTES),
+        metavar="GB",
+        help="lower the batch size of -c, never below 2, until the guided training is estimated to fit",
+    )
+    parser.add_argument(
+        "--show",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="print the guide section of a plans file or a trained model's folder, or of -d -p, and do nothing else",
+    )
+    guide = parser.add_argument_group("settings of the guide (docs/reference/guide_settings.md)")
+    for option, options in GUIDE_OPTIONS.items():
+        guide.add_argument(option, default=argparse.SUPPRESS, **options)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other value, as JSON: a guide setting (lora.rank=4), or one in the plans that has a path there and "
+        "does not belong to the preprocessed data (configurations.2d.batch_size=4); can be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the plans and print what differs, or show a guide."""
+    from nnunetv2_guidino.planning.plan import guide_section, plan
+
+    if args.show is not None:
+        path = Path(args.show) if args.show else _plans_file(args)
+        print(json.dumps(guide_section(path), indent=2, ensure_ascii=False))
+        return
+    if not args.output:
+        raise GuidinoError("-o NAME is missing: the new plans need a name of their own")
+    if not args.dataset:
+        raise GuidinoError("-d DATASET is missing")
+    given = _given(args)
+    planned = plan(
+        dataset=args.dataset,
+        output=args.output,
+        plans=args.plans,
+        configuration=args.configuration,
+        settings={key: value for key, value in given.items() if not key.startswith("configurations.")},
+        changes={key: value for key, value in given.items() if key.startswith("configurations.")},
+        gpu_memory_target=args.gpu_memory_target_in_gb,
+    )
+    print(f"{planned.file}\nagainst {planned.source}:")
+    for line in planned.differences:
+        print(f"  {line}")
+    print(f"{args.configuration}: {planned.memory}")
+    dataset, configuration = shlex.quote(args.dataset), shlex.quote(args.configuration)
+    print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
+
+
+def _plans_file(args: argparse.Namespace) -> Path:
+    from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+
+    if not args.dataset:
+        raise GuidinoError("-d DATASET is missing")
+    return preprocessed_folder(args.dataset) / f"{args.plans}.json"
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Values by key, of options and of --set, in the order in which they shall take effect."""
+    options = (options.get("dest", option[2:].replace("-", "_")) for option, options in GUIDE_OPTIONS.items())
+    given = {key: vars(args)[key] for key in options if key in vars(args)}
+    if "lora" in given:
+        given["lora"] = {} if given["lora"] else None
+    for key, value in _pairs(args.set):
+        if key in given and given[key] != value:
+            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
+        given[key] = value
+    return given
+
+
+def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise GuidinoError(f"--set {argument}: expected KEY=VALUE")
+        try:
+            yield key, json.loads(text)
+        except (ValueError, RecursionError):
+            yield key, text  # an unquoted string

@@ -1,0 +1,84 @@
+"""Whether a configuration could be trained: the network is built and run without memory (torch's meta device)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, label_manager_of, said_of
+
+
+def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> None:
+    """Refuse what would die in training.
+
+    Args:
+        plans: With the changes.
+        file: Where they come from, for the messages.
+        name: Of the configuration.
+        dataset_json: nnU-Net's, with labels and channels.
+
+    Raises:
+        GuidinoError: For a batch size or a patch that cannot be, with the nearest that can, or a network that cannot be
+            built.
+    """
+    where = f"configurations.{name}"
+    raw = plans["configurations"][name]
+    if "batch_size" in raw and raw["batch_size"] < 1:
+        raise GuidinoError(f"{where}.batch_size is {raw['batch_size']}; the nearest that can be trained with is 1")
+    if "patch_size" in raw and not all(type(side) is int and side >= 1 for side in raw["patch_size"]):
+        raise GuidinoError(f"{where}.patch_size is {raw['patch_size']}; expected whole numbers from 1")
+    manager, settings = configuration_of(plans, file, name)
+    patch_size = settings.patch_size
+    divisor = _divisor(settings)
+    if divisor and len(divisor) != len(patch_size):
+        raise GuidinoError(f"{where}.patch_size is {patch_size}; the network takes {len(divisor)} sides")
+    fitting = nearest_patch(patch_size, divisor) if divisor else patch_size
+    if fitting != list(patch_size):
+        raise GuidinoError(
+            f"{where}.patch_size is {patch_size}, which the network cannot take: its sides must be multiples of "
+            f"{divisor}, and more than one pixel must be left at the bottom; the nearest is {fitting}"
+        )
+    with said_of(file, f"with these changes has a network in {where} that cannot be trained"):
+        _run(manager, settings, dataset_json, file)
+
+
+def nearest_patch(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
+    """The nearest patch whose sides are multiples of the divisor's, with more than one pixel left at the bottom.
+
+    nnU-Net's instance norm refuses a single pixel while training.
+    """
+    factors = [max(1, math.floor(side / by + 0.5)) for side, by in zip(patch_size, divisor, strict=True)]
+    if math.prod(factors) == 1:
+        factors = [2] * len(factors)
+    return [factor * by for factor, by in zip(factors, divisor, strict=True)]
+
+
+def _divisor(settings: Any) -> list[int]:
+    """The product of the strides along each axis; empty where the network's arguments name none."""
+    strides = settings.network_arch_init_kwargs.get("strides")
+    try:
+        return [math.prod(along) for along in zip(*strides, strict=True)] if strides else []
+    except (TypeError, ValueError):
+        return []  # building the network says what is wrong with them
+
+
+def _run(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> None:
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    labels = label_manager_of(manager, dataset_json, file.with_name("dataset.json"))
+    channels = determine_num_input_channels(manager, settings, dataset_json)
+    with torch.device("meta"):
+        network = get_network_from_plans(
+            settings.network_arch_class_name,
+            settings.network_arch_init_kwargs,
+            settings.network_arch_init_kwargs_req_import,
+            channels,
+            labels.num_segmentation_heads,
+            allow_init=False,
+        )
+        network.train()(torch.zeros(1, channels, *settings.patch_size))
