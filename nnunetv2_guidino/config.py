@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
+from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
 
 DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
 
-GATES = ("skips", "bottleneck", "input")
-GATINGS = ("residual", "product")
+GATES, GATINGS = lists.GATES, lists.GATINGS
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
 GUIDES = ("foreground", "classes")
+LAMBDA = "lambda_"  # and a term's name: its weight, as plans name it
 # All that version 0.1.0 wrote into a section by which a model was to be trained.
 _SETTINGS_OF_0_1_0 = {
     "encoder", "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate",
     "lambda_guide", "lambda_boundary", "lora",
 }  # fmt: skip
+
+
+def default_lambdas() -> dict[str, float]:
+    """The weight of each term of the loss where the plans set none."""
+    return {name: term.weight for name, term in lists.LOSS_TERMS.items()}
 
 
 def default_encoder() -> str:
@@ -71,15 +77,16 @@ class GuideConfig:
         min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
             16 tokens of DINOv3, as in the paper).
         prototypes: Size K of the TokenBook.
-        similarity: Between token and prototype: "cosine" (equation 1) or "dot".
+        similarity: Between token and prototype in equation 1: "cosine" or "dot".
         readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
         guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
         slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
-        gate: Which features the guide acts on: "skips" (every skip and the bottleneck), "bottleneck" (the paper's
-            GuiDINO-U) or "input" (GuiDINO-W).
-        gating: How it acts on them: "residual", feature · (1 + guide), or "product", feature · guide (see gates.py).
-        lambda_guide: Weight of the guide's binary cross-entropy (equation 2); 0 switches it off.
-        lambda_boundary: Weight of the boundary hinge loss (equation 3); 0 switches it off.
+        gate: Which features the guide acts on, of lists.GATES: "skips" (every skip and the bottleneck), "bottleneck"
+            (the paper's GuiDINO-U), "input" (GuiDINO-W).
+        gating: How it acts on them, of lists.GATINGS: "residual", feature · (1 + guide), "product", feature · guide.
+        lambdas: λ of each term of the loss in lists.LOSS_TERMS (equation 2), by name; 0 switches it off, and one not
+            named has its default: "guide", the guide's binary cross-entropy (equation 3), and "boundary", the
+            boundary's hinge loss (section 3.2, without an equation). In plans they are keys of their own, lambda_NAME.
         lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
@@ -100,8 +107,7 @@ class GuideConfig:
     slice_stride: int = 1
     gate: str = "skips"
     gating: str = "residual"
-    lambda_guide: float = 1.0
-    lambda_boundary: float = 0.1
+    lambdas: dict[str, float] = field(default_factory=default_lambdas)
     lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
     encoder_source: dict[str, Any] | None = None
@@ -115,13 +121,17 @@ class GuideConfig:
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
         _check(self.slice_stride >= 1, "slice_stride", self.slice_stride, "at least 1 slice")
-        choices = {
-            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": GATES, "gating": GATINGS
+        choices: dict[str, Iterable[str]] = {
+            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": lists.GATES,
+            "gating": lists.GATINGS,
         }  # fmt: skip
         for name, allowed in choices.items():
-            _check(getattr(self, name) in allowed, name, getattr(self, name), "one of " + ", ".join(allowed))
-        for name in ("lambda_guide", "lambda_boundary"):
-            _check(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 (off) or a positive number")
+            _check_choice(name, getattr(self, name), allowed)
+        for name, weight in self.lambdas.items():
+            _check_choice("lambdas", name, lists.LOSS_TERMS)
+            _check_type(LAMBDA + name, weight, float)
+            _check(0 <= weight < float("inf"), LAMBDA + name, weight, "0 (off) or a positive number")
+        object.__setattr__(self, "lambdas", default_lambdas() | self.lambdas)
         if self.similarity == "dot" and self.readout == "affine":
             raise GuidinoError(
                 'guidino.readout: "affine" needs similarity "cosine": a dot product leaves [-1, 1], so that ½ + ½·s '
@@ -137,16 +147,20 @@ class GuideConfig:
         Raises:
             GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
         """
-        section = _known_settings(cls, plans.get(PLANS_KEY, {}), PLANS_KEY)
+        section = _known_settings(_keys(cls), plans.get(PLANS_KEY, {}), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
-            section["lora"] = LoRA(**_known_settings(LoRA, section["lora"], f"{PLANS_KEY}.lora"))
+            section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
         if section.keys() >= _SETTINGS_OF_0_1_0 and "gating" not in section:
             section["gating"] = "product"
-        return cls(**section)
+        lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
+        return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 
     def to_plans(self) -> dict[str, Any]:
         """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
-        return asdict(self)
+        section: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            section |= {LAMBDA + term: weight for term, weight in value.items()} if name == "lambdas" else {name: value}
+        return section
 
 
 def _is_layer(layer: int | list[int] | None) -> bool:
@@ -157,15 +171,25 @@ def _is_layer(layer: int | list[int] | None) -> bool:
     return whole and bool(layers) and layers[0] >= 1 and layers == sorted(set(layers))
 
 
-def _known_settings(cls: type, section: object, where: str) -> dict[str, Any]:
+def _keys(cls: type) -> list[str]:
+    """What a section of the plans may name: the fields, and instead of `lambdas` a key for each term of the loss."""
+    fields = [name for name in get_type_hints(cls) if name != "lambdas"]
+    return fields + [LAMBDA + name for name in lists.LOSS_TERMS] if cls is GuideConfig else fields
+
+
+def _known_settings(valid: list[str], section: object, where: str) -> dict[str, Any]:
     if not isinstance(section, Mapping):
         raise GuidinoError(f'plans: "{where}" must be an object of settings, not {section!r}')
-    valid = list(get_type_hints(cls))
     for key in section:
         if key not in valid:
-            nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
-            raise GuidinoError(f"{where}.{key} in the plans is unknown; did you mean {nearest}?")
+            nearest = lists.did_you_mean(key, valid) or f"; expected {lists.one_of(valid)}"
+            raise GuidinoError(f"{where}.{key} in the plans is unknown{nearest}")
     return dict(section)
+
+
+def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    allowed = list(allowed)
+    _check(value in allowed, name, value, lists.one_of(allowed) + lists.did_you_mean(value, allowed))
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:
@@ -174,7 +198,7 @@ def _check(condition: bool, name: str, value: object, expected: str) -> None:
 
 
 def _check_type(name: str, value: object, expected: Any) -> None:
-    allowed = getattr(expected, "__args__", (expected,))
+    allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     allowed = tuple(getattr(a, "__origin__", a) for a in allowed)  # dict[str, Any] -> dict
     if float in allowed:
         allowed += (int,)

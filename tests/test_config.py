@@ -11,7 +11,7 @@ def test_defaults_are_the_paper_s_encoder_and_the_measured_gate():
     assert (config.encoder, config.layer, config.prototypes) == (DEFAULT_ENCODER, None, 256)
     assert (config.gate, config.gating) == ("skips", "residual")
     assert (config.readout, config.similarity) == ("logistic", "cosine")
-    assert (config.lambda_guide, config.lambda_boundary) == (1.0, 0.1)
+    assert config.lambdas == {"guide": 1.0, "boundary": 0.1}
 
 
 def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
@@ -22,10 +22,16 @@ def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
 
 def test_plans_round_trip_through_json(monkeypatch):
     config = GuideConfig(
-        layer=11, gate="input", lora=LoRA(rank=4), encoder_config={"model_type": "dinov2"}, encoder_source={"name": "x"}
+        layer=11,
+        gate="input",
+        lambdas={"guide": 0.5},
+        lora=LoRA(rank=4),
+        encoder_config={"model_type": "dinov2"},
+        encoder_source={"name": "x"},
     )
     section = json.loads(json.dumps(config.to_plans()))
     monkeypatch.setenv("GUIDINO_ENCODER", "/somewhere/else")
+    assert "lambdas" not in section
     assert GuideConfig.from_plans({"guidino": section}) == config
 
 
@@ -44,6 +50,12 @@ def test_sections_of_version_0_1_0_keep_their_gating():
         ({"gate": "skip"}, "guidino.gate is 'skip'; expected one of skips, bottleneck, input"),
         ({"readout": 3}, "guidino.readout is 3, of type int; expected str"),
         ({"layer": "11"}, "guidino.layer is '11', of type str; expected int or list or null"),
+        ({"gate": "skip"}, "did you mean skips"),
+        ({"gating": "x"}, "guidino.gating is 'x'; expected one of residual, product$"),
+        ({"lambda_gide": 1}, "guidino.lambda_gide in the plans is unknown; did you mean lambda_guide"),
+        ({"lambdas": {"guide": 1}}, "guidino.lambdas in the plans is unknown"),
+        ({"lambda_guide": "1"}, "guidino.lambda_guide is '1', of type str; expected float"),
+        ({"zzz": 1}, "guidino.zzz in the plans is unknown; expected one of encoder, layer, .*lambda_boundary$"),
         ({"layer": [8, 4]}, r"guidino.layer is \[8, 4\]; expected .* an ascending list"),
         ({"layer": []}, r"guidino.layer is \[\]"),
         ({"layer": [0, 4]}, r"guidino.layer is \[0, 4\]"),
@@ -71,3 +83,12 @@ def test_sections_of_version_0_1_0_keep_their_gating():
 def test_bad_settings_are_refused_by_name(section, message):
     with pytest.raises(GuidinoError, match=message):
         GuideConfig.from_plans({"guidino": section})
+
+
+def test_terms_that_are_not_named_have_their_defaults():
+    assert GuideConfig(lambdas={"boundary": 0}).lambdas == {"guide": 1.0, "boundary": 0}
+    assert GuideConfig.from_plans({"guidino": {"lambda_guide": 2}}).lambdas == {"guide": 2, "boundary": 0.1}
+    with pytest.raises(
+        GuidinoError, match="guidino.lambdas is 'gide'; expected one of guide, boundary; did you mean gui"
+    ):
+        GuideConfig(lambdas={"gide": 1.0})

@@ -7,15 +7,22 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_guidino import lists
 from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.commands.options import layer, number
-from nnunetv2_guidino.config import GATES, GATINGS, GUIDES, READOUTS, SIMILARITIES, GuideConfig
+from nnunetv2_guidino.config import GUIDES, LAMBDA, READOUTS, SIMILARITIES
 from nnunetv2_guidino.errors import GuidinoError
+
+
+def _choices(what: str, table: Mapping[str, lists.Entry]) -> dict[str, Any]:
+    """An option whose values are the names in a table."""
+    summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in table.items())
+    return {"choices": tuple(table), "help": f"{what}. {summaries}".replace("%", "%%")}
+
 
 # Their ranges are GuideConfig's. The destination is the key; "lora.rank" is one of the section "lora".
 GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,16 +34,13 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
     "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
     "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
-    "--gate": {"choices": GATES, "help": "which features the guide acts on"},
-    "--gating": {"choices": GATINGS, "help": "how it acts on them"},
+    "--gate": _choices("which features the guide acts on", lists.GATES),
+    "--gating": _choices("how it acts on them", lists.GATINGS),
     **{
-        f"--{field.name.replace('_', '-')}": {
-            "type": float,
-            "metavar": "λ",
-            "help": f"weight of the loss term {field.name.removeprefix('lambda_')!r}; 0: off",
+        f"--{LAMBDA}{name}".replace("_", "-"): {
+            "type": float, "metavar": "λ", "help": f"weight of {term.summary} (default {term.weight:g}); 0: off"
         }
-        for field in fields(GuideConfig)
-        if field.name.startswith("lambda_")
+        for name, term in lists.LOSS_TERMS.items()
     },
     "--lora": {
         "action": argparse.BooleanOptionalAction,

@@ -1,8 +1,12 @@
-"""How a guide acts on a feature map of the segmentation network (section 3.1)."""
+"""How a guide acts on a feature map of the segmentation network (section 3.1): the contract, and forms that follow it.
+
+A form is a subclass of Gate here or in a file of its own, with its line in lists.GATINGS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,17 +24,33 @@ def guide_at(guide: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Gate(nn.Module):
-    """Acts on one feature map; a network has one for each that is gated.
+    """Acts on one feature map; a network has one for each that is gated, so that it may hold parameters for it.
+
+    A form gives `factor`, or `forward` if it does more than multiply. Its parameters are trained with the network and
+    stored in its checkpoints.
+
+    Args:
+        channels: C of the feature. Known whenever the form says that it `needs_channels`; else it may be None.
 
     Shape:
         feature (B, C, …), guide (B, 1, …) in [0, 1] at the tokens' resolution -> as feature
     """
 
+    needs_channels: ClassVar[bool] = False
+
+    def __init__(self, channels: int | None = None):
+        super().__init__()
+        self.channels = channels
+
     def forward(self, feature: Tensor, guide: Tensor) -> Tensor:
         return feature * self.factor(guide_at(guide, feature.shape[2:])).to(feature.dtype)
 
     def factor(self, guide: Tensor) -> Tensor:
-        """What the feature is multiplied by, given the guide at its size."""
+        """What the feature is multiplied by.
+
+        Shape:
+            (B, 1, …) at the feature's size -> (B, 1 or C, …)
+        """
         raise NotImplementedError
 
 
@@ -46,6 +66,3 @@ class Residual(Gate):
 
     def factor(self, guide: Tensor) -> Tensor:
         return 1 + guide
-
-
-GATINGS: dict[str, type[Gate]] = {"product": Product, "residual": Residual}

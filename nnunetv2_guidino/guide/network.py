@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor, nn
 
+from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.gates import GATINGS
+from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.guide.pretrained_weights import PretrainedWeights
 from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
@@ -22,25 +24,35 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 class GuidedNetwork(nn.Module):
     """Gates features of a segmentation network by a guide.
 
+    What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
+    says how many segmentations the planned network returns: a list, finest first, or the finest as a tensor.
+    `returns_guides` says whether the guides come behind them, as the last entry of a list then. It starts on to train
+    and off to predict, and whoever predicts with a network that is being trained switches it off meanwhile.
+
     Args:
-        network: The planned network, as nnU-Net builds it. The gates "skips" and "bottleneck" need its `encoder` to
-            return a list of features, finest first, and its `decoder` to take that list.
+        network: The planned network, as nnU-Net builds it (see architectures.contract).
         config: With encoder_config and classes filled in.
         normalization_schemes: nnU-Net's, one per image channel.
-        merge_lora: Merge LoRA's adapters when weights are loaded, to predict; else they are trainable.
+        for_prediction: LoRA's adapters are merged when weights are loaded, and no guides are returned; else the
+            adapters are trainable, and guides are returned.
 
     Shape:
-        (B, n, H, W) -> (B, classes, H, W), and volumes (B, n, D, H, W) -> (B, classes, D, H, W). With deep supervision
-        on, nnU-Net's list of outputs, finest first, with the guides as its last entry.
+        (B, n, H, W) -> the planned network's (B, classes, H, W) or list of such, and volumes (B, n, D, H, W) ->
+        (B, classes, D, H, W). With `returns_guides`, [segmentation, …, logits of the guides (B, G, h, w)].
 
     Raises:
         GuidinoError: If one of these is missing, or the network cannot be gated that way.
     """
 
     network: Any  # what the plans name
+    returns_guides: bool
 
     def __init__(
-        self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str], merge_lora: bool = False
+        self,
+        network: nn.Module,
+        config: GuideConfig,
+        normalization_schemes: Sequence[str],
+        for_prediction: bool = False,
     ):
         super().__init__()
         if config.encoder_config is None or config.classes is None:
@@ -48,17 +60,19 @@ class GuidedNetwork(nn.Module):
                 "guidino.encoder_config and guidino.classes are missing in the plans. They are filled in when training "
                 "starts: predict with the plans.json in the trained model's folder"
             )
-        if config.gate != "input" and not (hasattr(network, "encoder") and hasattr(network, "decoder")):
-            raise GuidinoError(
-                f'guidino.gate is "{config.gate}", but {type(network).__name__} has no encoder and decoder to gate '
-                'between; use "input"'
-            )
-        self.gate = config.gate
-        self.apply_gate = GATINGS[config.gating]()
+        self.for_prediction = for_prediction
+        self.returns_guides = not for_prediction
         self.slice_stride = config.slice_stride
+        self.gate = gated(describe(network), config.gate, config.gating, len(normalization_schemes))
         self.network = network
+        self._no_decoder = SimpleNamespace(deep_supervision=False)
         self.token_encoder = TokenEncoder(
-            config.encoder_config, config.layer, normalization_schemes, config.min_input_size, config.lora, merge_lora
+            config.encoder_config,
+            config.layer,
+            normalization_schemes,
+            config.min_input_size,
+            config.lora,
+            merge_lora=for_prediction,
         )
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
@@ -70,42 +84,38 @@ class GuidedNetwork(nn.Module):
 
     @property
     def decoder(self) -> Any:
-        """The planned network's: nnU-Net switches deep supervision there."""
-        return self.network.decoder
+        """The planned network's, where nnU-Net switches deep supervision; else something that takes the switch."""
+        return getattr(self.network, "decoder", self._no_decoder)
 
-    def guides(self, patch: Tensor) -> Tensor:
-        """One guide, or one for each class or region, at the resolution of the tokens.
+    def guide_logits(self, patch: Tensor) -> Tensor:
+        """One guide, or one for each class or region, at the resolution of the tokens, as logits.
 
         Shape:
-            (B, n, H, W), as nnU-Net preprocessed it -> (B, G, h, w) in [0, 1]
+            (B, n, H, W), as nnU-Net preprocessed it -> (B, G, h, w)
             (B, n, D, H, W) -> (B, G, D, h, w), slice by slice along the first axis, nnU-Net's through-plane one
         """
         if patch.ndim == 4:
-            return self.tokenbook(self.token_encoder(patch))
+            return self.tokenbook.logits(self.token_encoder(patch))
         depth = patch.shape[2]
         positions = slice_positions(depth, self.slice_stride)
         slices = patch[:, :, positions].transpose(1, 2)
-        guides = torch.unflatten(self.guides(slices.flatten(0, 1)), 0, slices.shape[:2])
-        return between_slices(guides.transpose(1, 2), positions, depth)
+        logits = torch.unflatten(self.guide_logits(slices.flatten(0, 1)), 0, slices.shape[:2])
+        return between_slices(logits.transpose(1, 2), positions, depth)
+
+    def guides(self, patch: Tensor) -> Tensor:
+        """The guides themselves, in [0, 1]; shapes as `guide_logits` has them."""
+        return self.guide_logits(patch).sigmoid()
 
     def guide(self, patch: Tensor) -> Tensor:
         """The one that gates, (B, 1, …)."""
         return gating_guide(self.guides(patch))
 
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
-        guides = self.guides(patch)
-        guide = gating_guide(guides)
-        if self.gate == "input":
-            # What a cascade's previous stage says is no feature of the image.
-            image, previous = patch.tensor_split([self.token_encoder.image_channels], dim=1)
-            segmentation = self.network(torch.cat((self.apply_gate(image, guide), previous), dim=1))
-        else:
-            features = list(self.network.encoder(patch))
-            first = 0 if self.gate == "skips" else len(features) - 1
-            for level in range(first, len(features)):
-                features[level] = self.apply_gate(features[level], guide)
-            segmentation = self.decoder(features)
-        return [*segmentation, guides] if self.decoder.deep_supervision else segmentation
+        logits = self.guide_logits(patch)
+        outputs: Tensor | list[Tensor] = self.gate(self.network, patch, gating_guide(logits.sigmoid()))
+        if not self.returns_guides:
+            return outputs
+        return [*([outputs] if isinstance(outputs, Tensor) else outputs), logits]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         # That function decides by the names in here what fits, and leaves a network no other say in it.

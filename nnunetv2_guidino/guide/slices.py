@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 
@@ -12,10 +13,10 @@ def slice_positions(depth: int, stride: int) -> list[int]:
 
 
 def between_slices(computed: Tensor, positions: list[int], depth: int) -> Tensor:
-    """Linear interpolation along the first axis of volumes.
+    """Logits of guides that are linear along the first axis of volumes between the slices that were computed.
 
     Args:
-        computed: At the slices `positions`, ascending from 0 to depth - 1.
+        computed: Logits at the slices `positions`, ascending from 0 to depth - 1.
 
     Shape:
         (B, G, len(positions), h, w) -> (B, G, depth, h, w)
@@ -27,4 +28,14 @@ def between_slices(computed: Tensor, positions: list[int], depth: int) -> Tensor
     after = torch.searchsorted(known, wanted).clamp(min=1)
     before = after - 1
     share = (wanted - known[before]) / (known[after] - known[before])
-    return torch.lerp(computed[:, :, before], computed[:, :, after], share[:, None, None].to(computed.dtype))
+    return _mixture(computed[:, :, before], computed[:, :, after], share[:, None, None])
+
+
+def _mixture(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """The logits of (1 - share) · σ(first) + share · σ(second), also where σ is 0 or 1 but for rounding."""
+    of_first, of_second = (1 - share).log(), share.log()
+
+    def log_mean(sign: int) -> Tensor:
+        return torch.logaddexp(of_first + F.logsigmoid(sign * first), of_second + F.logsigmoid(sign * second))
+
+    return log_mean(1) - log_mean(-1)

@@ -1,4 +1,4 @@
-"""TokenBook: from tokens to a guide, equation (1)."""
+"""TokenBook: from tokens to a guide (equation 1)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from nnunetv2_guidino.guide.precision import without_autocast
+
+AFFINE_EDGE = 1e-6  # of ½ ± ½·s: below, its logarithm goes on as a straight line
+
 
 def gating_guide(guides: Tensor) -> Tensor:
     """The one guide that multiplies features: the maximum of all.
@@ -16,6 +20,19 @@ def gating_guide(guides: Tensor) -> Tensor:
         guides (B, G, …) -> (B, 1, …)
     """
     return guides.amax(1, keepdim=True)
+
+
+def affine_logits(similarity: Tensor) -> Tensor:
+    """The logits of ½ + ½·s, finite and with a gradient wherever s is, also where rounding takes it out of [-1, 1].
+
+    Shape:
+        any -> the same
+    """
+
+    def log(value: Tensor) -> Tensor:
+        return value.clamp(min=AFFINE_EDGE).log() + (value - AFFINE_EDGE).clamp(max=0) / AFFINE_EDGE
+
+    return log(0.5 + 0.5 * similarity) - log(0.5 - 0.5 * similarity)
 
 
 class TokenBook(nn.Module):
@@ -28,6 +45,8 @@ class TokenBook(nn.Module):
         logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start 0). The mean of K random unit prototypes has a
             norm near 1/√K, so s starts that small, and τ brings its logit back to the order of one.
         affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD it stays flat for hundreds of steps.
+
+    Similarity and read-out are computed in float32.
 
     Args:
         channels: Width C of the tokens.
@@ -56,12 +75,28 @@ class TokenBook(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """α of equation (1): (G, K), non-negative, summing to one for each guide."""
+        """α of equation 1: (G, K), non-negative, summing to one for each guide."""
         return self.weight_logits.softmax(1)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self.logits(tokens).sigmoid()
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """What the guides' loss is computed on: a guide that is 0 or 1 but for rounding still has a gradient there.
+
+        Shape:
+            tokens (B, C, h, w) -> (B, G, h, w) in float32, whose σ is the guides.
+        """
         projected: Tensor = self.projection(tokens)
-        prototypes: Tensor = self.prototypes
+        with without_autocast(projected):
+            similarity = self._similarity(projected.float())
+            if self.readout == "logistic":
+                return self.scale.float() * similarity + self.offset.float()
+            return affine_logits(similarity)
+
+    def _similarity(self, projected: Tensor) -> Tensor:
+        """s of equation 1: (B, C, h, w) -> (B, G, h, w)."""
+        prototypes = self.prototypes.float()
         if self.similarity == "cosine":
             projected = F.normalize(projected, dim=1)
             prototypes = F.normalize(prototypes, dim=2)
@@ -69,8 +104,5 @@ class TokenBook(nn.Module):
             projected = projected / math.sqrt(projected.shape[1])
         # Both similarities are linear in the prototype, so the weighted sum is taken first: one 1×1 convolution
         # instead of K, and no (B, K, h, w) tensor.
-        mean_prototype = torch.einsum("gk,gkc->gc", self.weights.to(prototypes.dtype), prototypes)
-        similarity = torch.einsum("bchw,gc->bghw", projected, mean_prototype)
-        if self.readout == "logistic":
-            return torch.sigmoid(self.scale * similarity + self.offset)
-        return 0.5 + 0.5 * similarity
+        mean_prototype = torch.einsum("gk,gkc->gc", self.weights.float(), prototypes)
+        return torch.einsum("bchw,gc->bghw", projected, mean_prototype)

@@ -43,11 +43,11 @@ class SegmentationAndGuide(nn.Module):
     def __init__(self, network: GuidedNetwork):
         super().__init__()
         self.network = network
-        network.decoder.deep_supervision = True  # with it, the network returns its guide too
+        network.returns_guides = True
 
     def forward(self, patch: Tensor) -> Tensor:
-        logits, *_, guides = self.network(patch)
-        guide = interpolate(gating_guide(guides), logits.shape[2:])
+        logits, guide_logits = self.network(patch)
+        guide = interpolate(gating_guide(guide_logits.sigmoid()), logits.shape[2:])
         return torch.cat([logits, guide.to(logits.dtype)], dim=1)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.descriptions import configuration_of, label_manager_of, said_of
 
@@ -32,40 +33,43 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
         raise GuidinoError(f"{where}.patch_size is {raw['patch_size']}; expected whole numbers from 1")
     manager, settings = configuration_of(plans, file, name)
     patch_size = settings.patch_size
-    divisor = _divisor(settings)
-    if divisor and len(divisor) != len(patch_size):
-        raise GuidinoError(f"{where}.patch_size is {patch_size}; the network takes {len(divisor)} sides")
-    fitting = nearest_patch(patch_size, divisor) if divisor else patch_size
+    with said_of(file, f"with these changes has no network in {where}"):
+        network, channels = _build(manager, settings, dataset_json, file)
+        description = describe(network)
+    fitting = nearest_patch(where, patch_size, description.divisor)
     if fitting != list(patch_size):
         raise GuidinoError(
             f"{where}.patch_size is {patch_size}, which the network cannot take: its sides must be multiples of "
-            f"{divisor}, and more than one pixel must be left at the bottom; the nearest is {fitting}"
+            f"{list(description.divisor or ())}, and more than one pixel must be left at the bottom; the nearest is "
+            f"{fitting}"
         )
     with said_of(file, f"with these changes has a network in {where} that cannot be trained"):
-        _run(manager, settings, dataset_json, file)
+        import torch
+
+        with torch.device("meta"):
+            network.train()(torch.zeros(1, channels, *patch_size))
 
 
-def nearest_patch(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
+def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] | None) -> list[int]:
     """The nearest patch whose sides are multiples of the divisor's, with more than one pixel left at the bottom.
 
-    nnU-Net's instance norm refuses a single pixel while training.
+    nnU-Net's instance norm refuses a single pixel while training. Where no divisor is known, any patch may fit.
+
+    Raises:
+        GuidinoError: If the patch has another number of sides, naming the configuration.
     """
+    if divisor is None:
+        return list(patch_size)
+    if len(divisor) != len(patch_size):
+        raise GuidinoError(f"{where}.patch_size is {list(patch_size)}; the network takes {len(divisor)} sides")
     factors = [max(1, math.floor(side / by + 0.5)) for side, by in zip(patch_size, divisor, strict=True)]
     if math.prod(factors) == 1:
         factors = [2] * len(factors)
     return [factor * by for factor, by in zip(factors, divisor, strict=True)]
 
 
-def _divisor(settings: Any) -> list[int]:
-    """The product of the strides along each axis; empty where the network's arguments name none."""
-    strides = settings.network_arch_init_kwargs.get("strides")
-    try:
-        return [math.prod(along) for along in zip(*strides, strict=True)] if strides else []
-    except (TypeError, ValueError):
-        return []  # building the network says what is wrong with them
-
-
-def _run(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> None:
+def _build(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> tuple[Any, int]:
+    """The planned network without memory, and its number of input channels."""
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -81,4 +85,4 @@ def _run(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) 
             labels.num_segmentation_heads,
             allow_init=False,
         )
-        network.train()(torch.zeros(1, channels, *settings.patch_size))
+    return network, int(channels)

@@ -18,7 +18,8 @@ from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, find_encoder, read_encoder_config
 from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guided import Annotation, guide_counts, guide_loss
+from nnunetv2_guidino.losses.guide import guide_counts, guide_loss
+from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.probe.fold_patches import Fold, patches
 
 STEPS_PER_EPOCH = 40
@@ -74,8 +75,8 @@ def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: i
             schedule.step(step // STEPS_PER_EPOCH)
         batch = torch.randint(len(tokens), (BATCH,))
         optimizer.zero_grad()
-        guides = book(tokens[batch].float())
-        guide_loss(guides, truth.masks[batch], truth.valid[batch]).backward()  # type: ignore[no-untyped-call]
+        logits = book.logits(tokens[batch].float())
+        guide_loss(logits, truth.masks[batch], truth.valid[batch]).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(book.parameters(), 12)
         optimizer.step()
 

@@ -19,6 +19,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.encoders.lora import parameter_counts
 from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
@@ -184,9 +185,9 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         """The guide this model was trained with: the encoder's folder may be gone, or the environment another one."""
         file = Path(self.output_folder_base) / "plans.json"
         config = GuideConfig.from_plans(load_json(str(file)))
-        requested = GuideConfig.from_plans(self.plans_manager.plans)
+        requested, recorded = GuideConfig.from_plans(self.plans_manager.plans).to_plans(), config.to_plans()
         for key in self.plans_manager.plans.get(PLANS_KEY, {}):
-            asked, trained = getattr(requested, key), getattr(config, key)
+            asked, trained = requested[key], recorded[key]
             if asked != trained:
                 raise GuidinoError(
                     f"guidino.{key} is {asked!r} in the plans, but this model was trained with {trained!r} ({file}). "
@@ -220,11 +221,18 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         network = nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
+        if enable_deep_supervision:
+            check_configuration(network, configuration_manager.configuration)
         config = GuideConfig.from_plans(plans_manager.plans)
         # nnU-Net builds without deep supervision to predict, and only then.
         return GuidedNetwork(
-            network, config, configuration_manager.normalization_schemes, merge_lora=not enable_deep_supervision
+            network, config, configuration_manager.normalization_schemes, for_prediction=not enable_deep_supervision
         )
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Off to predict: the guides are returned no more then; and on to train."""
+        super().set_deep_supervision_enabled(enabled)
+        self._guided_network().returns_guides = enabled
 
     def _guided_network(self) -> GuidedNetwork:
         network = self.network.module if self.is_ddp else self.network
@@ -252,9 +260,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         config = GuideConfig.from_plans(self.plans_manager.plans)
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        return GuidedLoss(
-            super()._build_loss(), self.label_manager, config.lambda_guide, config.lambda_boundary, in_plane
-        )
+        return GuidedLoss(super()._build_loss(), self.label_manager, config.lambdas, in_plane)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         self.restoring = True

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from nnunetv2_guidino.display import displayed
 from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.lists import LOSS_TERMS
 
 Array = npt.NDArray[Any]
 
 CASES = 4
 STAGES = 8  # at which the guide is recorded, besides the start
 TILE = 128  # pixels of a patch's longer side in the picture
-LOSSES = {"seg": "segmentation loss", "guide": "guide loss", "boundary": "boundary loss"}
 
 
 @contextmanager
@@ -179,9 +179,10 @@ def _stacked(tiles: Array, margin: float) -> Array:
 
 
 def _draw_curves(figure: Any, history: Mapping[str, Sequence[float]], prototypes: int) -> None:
-    terms = [term for term in LOSSES if f"train_{term}_loss" in history]
+    labels = {"seg": "segmentation loss"} | {name: term.label for name, term in LOSS_TERMS.items()}
+    terms = [term for term in labels if f"train_{term}_loss" in history]
     panels = {
-        LOSSES[term]: {"training": history[f"train_{term}_loss"], "validation": history[f"val_{term}_loss"]}
+        labels[term]: {"training": history[f"train_{term}_loss"], "validation": history[f"val_{term}_loss"]}
         for term in terms
     }
     panels["Dice"] = {"guide": history["guide_dice"], "segmentation (pseudo Dice)": history["mean_fg_dice"]}

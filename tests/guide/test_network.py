@@ -1,35 +1,17 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+from guided_networks import build, guide_section
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from planned import ARCHITECTURES, CHANNELS, CLASSES, plans
 from scipy.interpolate import interp1d
 from torch import nn
 
-from nnunetv2_guidino.config import GATES
 from nnunetv2_guidino.encoders import token_encoder
-from nnunetv2_guidino.encoders.token_encoder import read_encoder_config
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.gates import GATINGS, guide_at
 from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.lists import GATES, GATINGS
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
-
-
-def guide_section(folder, **settings) -> dict[str, object]:
-    return {
-        "classes": CLASSES - 1,
-        "encoder_config": read_encoder_config(folder, settings.get("layer")),
-        "min_input_size": 64,
-        "prototypes": 8,
-        **settings,
-    }
-
-
-def build(manager, deep_supervision=True, trainer=nnUNetTrainerGuiDINO, channels=CHANNELS) -> nn.Module:
-    configuration = manager.get_configuration(*manager.available_configurations)
-    torch.manual_seed(0)
-    return trainer.build_network_architecture(manager, configuration, channels, CLASSES, deep_supervision)
 
 
 @pytest.mark.parametrize("gating", GATINGS)
@@ -41,42 +23,16 @@ def test_outputs_and_gradients(architecture, patch_size, guides, gate, gating, t
     section = guide_section(tiny_encoder("dinov3"), gate=gate, gating=gating, guides="classes", classes=guides)
     network = build(plans(section, architecture, patch_size=patch_size))
     assert isinstance(network, GuidedNetwork)
-    *segmentations, guide = network.train()(torch.randn(2, CHANNELS, *patch_size))
+    *segmentations, logits = network.train()(torch.randn(2, CHANNELS, *patch_size))
     half = [side // 2 for side in patch_size]
     assert [tuple(s.shape) for s in segmentations] == [(2, CLASSES, *patch_size), (2, CLASSES, *half)]
-    assert guide.shape == (2, guides, *patch_size[:-2], 4, 6)
+    assert logits.shape == (2, guides, *patch_size[:-2], 4, 6)
     sum((s**2).sum() for s in segmentations).backward()
     without = {name for name, p in network.named_parameters() if p.requires_grad and p.grad is None}
     assert without == set()
     assert all(p.grad is None for p in network.token_encoder.parameters())
     book = [p.grad.abs().sum() for p in network.tokenbook.parameters()]
     assert all(gradient > 0 for gradient in book)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize(("gating", "neutral"), [("product", 1.0), ("residual", 0.0)])
-def test_neutral_guide_gives_the_stock_network_s_output(gating, neutral, gate, patch_size, architecture, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov2"), gate=gate, gating=gating)
-    manager = plans(section, architecture, patch_size=patch_size)
-    guided, stock = build(manager, False), build(manager, False, nnUNetTrainer)
-    guided.network.load_state_dict(stock.state_dict())
-    guided.tokenbook = ConstantGuide(neutral)
-    patch = torch.randn(1, CHANNELS, *patch_size)
-    # interpolating ones gives ones up to rounding
-    torch.testing.assert_close(guided.eval()(patch), stock.eval()(patch), rtol=1e-5, atol=1e-5)
-    guided.tokenbook = ConstantGuide(0.5)
-    assert not torch.allclose(guided(patch), stock(patch))
-
-
-class ConstantGuide(nn.Module):
-    def __init__(self, value: float):
-        super().__init__()
-        self.value = value
-
-    def forward(self, tokens):
-        return torch.full_like(tokens[:, :1], self.value)
 
 
 def test_same_seed_starts_the_planned_network_as_the_baseline_does(tiny_encoder):
@@ -86,29 +42,32 @@ def test_same_seed_starts_the_planned_network_as_the_baseline_does(tiny_encoder)
         assert torch.equal(weight, guided.network.state_dict()[name])
 
 
-def test_plain_tensor_without_deep_supervision(tiny_encoder):
-    network = build(plans(guide_section(tiny_encoder("dinov3"))), deep_supervision=True)
-    network.decoder.deep_supervision = False
-    assert network(torch.randn(1, CHANNELS, 32, 48)).shape == (1, CLASSES, 32, 48)
+def test_plain_tensor_to_predict(tiny_encoder):
+    """Built for it, or with a network that is being trained."""
+    section, patch = guide_section(tiny_encoder("dinov3")), torch.randn(1, CHANNELS, 32, 48)
+    trained, predicting = build(plans(section)), build(plans(section), deep_supervision=False)
+    assert (trained.for_prediction, predicting.for_prediction) == (False, True)
+    assert (trained.returns_guides, predicting.returns_guides) == (True, False)
+    trained.returns_guides = trained.decoder.deep_supervision = False
+    for network in (trained, predicting):
+        assert network(patch).shape == (1, CLASSES, 32, 48)
 
 
-def test_gate_averages_the_guide_where_the_feature_is_coarser():
-    guide = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
-    assert guide_at(guide, (1, 1)).item() == 0.5
-    fine = guide_at(guide, (8, 8))
-    assert fine[..., 0].max() == 0
-    assert fine[..., -1].min() == 1
-
-
-def test_gate_averages_slices_and_interpolates_within_them():
-    """Of a volume the guide is finer than deep features along one axis, and coarser along the others."""
-    guide = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).repeat(1, 1, 4, 1, 1)
-    guide[:, :, ::2] = 1 - guide[:, :, ::2]
-    gated = guide_at(guide, (2, 8, 8))
-    torch.testing.assert_close(gated, torch.full_like(gated, 0.5))
-    guide = torch.rand(1, 1, 6, 4, 4)
-    expected = F.interpolate(F.avg_pool3d(guide, (2, 1, 1)), (3, 8, 8), mode="trilinear")
-    torch.testing.assert_close(guide_at(guide, (3, 8, 8)), expected)
+@pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
+def test_whether_guides_are_returned_is_not_deep_supervision(patch_size, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), lora={})
+    network, patch = build(plans(section, patch_size=patch_size)), torch.randn(2, CHANNELS, *patch_size)
+    finest, coarser, logits = network(patch)
+    network.returns_guides = False
+    assert [tuple(o.shape) for o in network(patch)] == [tuple(finest.shape), tuple(coarser.shape)]
+    network.returns_guides, network.decoder.deep_supervision = True, False
+    segmentation, guides = network(patch)
+    assert (segmentation.shape, guides.shape) == (finest.shape, logits.shape)
+    # trainable so, with LoRA
+    (segmentation.square().sum() + guides.square().sum()).backward()
+    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert all(".seg_layers.0." in name for name in without)  # nnU-Net builds those of deep supervision nevertheless
+    assert any("lora_" in name for name, p in network.named_parameters() if p.grad is not None)
 
 
 def test_gate_is_the_maximum_of_the_guides(tiny_encoder):
@@ -117,7 +76,9 @@ def test_gate_is_the_maximum_of_the_guides(tiny_encoder):
     patch = torch.randn(1, CHANNELS, 32, 48)
     guides = network.guides(patch)
     assert not torch.allclose(guides[:, 0], guides[:, 1])
-    torch.testing.assert_close(network(patch), network.network(network.apply_gate(patch, guides.amax(1, keepdim=True))))
+    torch.testing.assert_close(
+        network(patch), network.network(network.gate.gates[0](patch, guides.amax(1, keepdim=True)))
+    )
     assert torch.equal(network.guide(patch), guides.amax(1, keepdim=True))
 
 
@@ -133,20 +94,6 @@ def test_guide_of_a_volume_is_that_of_its_slices(depth, stride, tiny_encoder):
     torch.testing.assert_close(guides[:, :, computed], slices, rtol=1e-4, atol=1e-6)
     expected = interp1d(computed, slices.detach().numpy(), axis=2)(range(depth)) if depth > 1 else slices.detach()
     np.testing.assert_allclose(guides.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("gate", GATES)
-def test_previous_stage_of_a_cascade_does_not_reach_the_guide(gate, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="product")
-    manager = plans(section, patch_size=(4, 32, 48))
-    network = build(manager, deep_supervision=False, channels=CHANNELS + 2).eval()
-    image, previous = torch.randn(1, CHANNELS, 4, 32, 48), torch.ones(1, 2, 4, 32, 48)
-    with_it, without = torch.cat((image, previous), 1), torch.cat((image, 0 * previous), 1)
-    assert torch.equal(network.guide(with_it), network.guide(without))
-    assert not torch.allclose(network(with_it), network(without))
-    if gate == "input":
-        network.tokenbook = ConstantGuide(0.0)  # hides the image, not what the previous stage says
-        assert torch.equal(network(with_it), network(torch.cat((0 * image, previous), 1)))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +114,17 @@ def test_torch_compile_sees_one_graph(family, settings, patch_size, tiny_encoder
     explanation = torch._dynamo.explain(build(manager).train())(torch.randn(2, CHANNELS, *patch_size))
     assert explanation.graph_count == 1
     assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+@pytest.mark.parametrize("family", ["dinov3", "dinov2"])
+def test_output_is_the_guides_logits_in_full_precision(family, tiny_encoder):
+    network = build(plans(guide_section(tiny_encoder(family), slice_stride=3), patch_size=(8, 32, 48))).eval()
+    patch = torch.randn(1, CHANNELS, 8, 32, 48)
+    guides = network.guides(patch)
+    assert 0 <= guides.min() < guides.max() <= 1
+    torch.testing.assert_close(network(patch)[-1].sigmoid(), guides)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(patch)[-1].dtype == torch.float32
 
 
 @pytest.mark.parametrize("family", ["dinov3", "dinov2"])
@@ -202,11 +160,3 @@ def test_network_is_rebuilt_from_plans_and_weights_alone(tiny_encoder, tmp_path)
 def test_plans_that_were_never_trained_are_refused():
     with pytest.raises(GuidinoError, match=r"guidino.encoder_config and guidino.classes are missing .* plans.json"):
         build(plans({}))
-
-
-def test_network_without_encoder_and_decoder_can_only_be_gated_at_its_input(tiny_encoder):
-    from nnunetv2_guidino.config import GuideConfig
-
-    config = GuideConfig.from_plans({"guidino": guide_section(tiny_encoder("dinov3"))})
-    with pytest.raises(GuidinoError, match=r'guidino.gate is "skips", but Conv2d has no encoder .* use "input"'):
-        GuidedNetwork(nn.Conv2d(3, 2, 1), config, ["ZScoreNormalization"] * 3)

@@ -57,7 +57,7 @@ def section(folder: Path, name: str = "New") -> dict[str, object]:
 )
 def test_each_option_sets_its_key(options, expected, folder):
     assert plan("-o", "New", *options) == 0
-    assert GuideConfig.from_plans({"guidino": section(folder)}) == GuideConfig(**expected)
+    assert GuideConfig.from_plans({"guidino": section(folder)}) == GuideConfig.from_plans({"guidino": expected})
 
 
 def test_there_is_an_option_for_every_setting():

@@ -10,7 +10,7 @@ from tiny_encoders import DEPTH
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guided import Annotation
+from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.probe.fold_patches import patches, read_fold
 from nnunetv2_guidino.probe.measure import BATCH, guide_dice, train_tokenbook
 

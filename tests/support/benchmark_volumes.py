@@ -31,7 +31,8 @@ from torch import Tensor
 from nnunetv2_guidino.demo.dinov2 import export_dinov2
 from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guided import Annotation, guide_counts
+from nnunetv2_guidino.losses.guide import guide_counts
+from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.plans import derive_plans, guide_settings
 from nnunetv2_guidino.probe.measure import train_tokenbook
 
@@ -110,8 +111,8 @@ def guide_dice_by_stride(parts: dict[str, tuple[Tensor, Tensor]], seed: int) -> 
     for stride in STRIDES:
         positions = slice_positions(depth, stride)
         with torch.no_grad():
-            guides = torch.stack([book(val_tokens[:, :, z]) for z in positions], dim=2)
-        guide = between_slices(guides, positions, depth)
+            logits = torch.stack([book.logits(val_tokens[:, :, z]) for z in positions], dim=2)
+        guide = between_slices(logits, positions, depth).sigmoid()
         tp, fp, fn = map(int, guide_counts(guide, Annotation(val_masks, torch.ones_like(val_masks))).values())
         dice.append(2 * tp / (2 * tp + fp + fn))
     return dice

@@ -53,5 +53,5 @@ def guided_batch(manager: LabelManager, guides: int, *size: int) -> tuple[list[t
     half = (slice(None), slice(None), *[slice(None, None, 2)] * len(size))
     coarse = torch.randn(2, heads, *size)[half].clone()
     tokens = [*size[:-2], 4, 4]
-    outputs = [torch.randn(2, heads, *size), coarse, torch.rand(2, guides, *tokens)]
+    outputs = [torch.randn(2, heads, *size), coarse, torch.randn(2, guides, *tokens)]
     return [output.requires_grad_() for output in outputs], [target, target[half]]

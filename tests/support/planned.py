@@ -84,15 +84,24 @@ def build_trainer(
     patch_size: tuple[int, ...] = (32, 48),
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
     previous_stage: str | None = None,
+    architecture: str | None = None,
     **dataset: Any,
 ) -> Any:
-    """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER."""
+    """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER.
+
+    Args:
+        architecture: One of lists.ARCHITECTURES; None: a planned network.
+    """
+    from nnunetv2_guidino.architectures.registry import planned_architecture
     from nnunetv2_guidino.training.guided import trainer_class
 
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
     planned = plans(settings, patch_size=patch_size, spacing=spacing).plans
     (configuration,) = planned["configurations"]
     planned["configurations"][configuration] |= {"batch_size": batch_size, "previous_stage": previous_stage}
+    if architecture is not None:
+        settings = planned["configurations"][configuration]
+        settings["architecture"] = planned_architecture(architecture, settings)
     planned["continue_training"] = False
     dataset_json = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},

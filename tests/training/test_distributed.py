@@ -110,7 +110,9 @@ def loss_of_half(rank: int, folder: Path) -> None:
     outputs, targets = guided_batch(WITH_IGNORE, 2, 16, 24)
     own = slice(rank, rank + 1)
     outputs = [output.detach()[own].requires_grad_() for output in outputs]
-    GuidedLoss(NoLoss(), WITH_IGNORE, 1.0, 1.0)(outputs, [target[own] for target in targets]).backward()
+    GuidedLoss(NoLoss(), WITH_IGNORE, {"guide": 1.0, "boundary": 1.0})(
+        outputs, [target[own] for target in targets]
+    ).backward()
     torch.save([output.grad for output in (outputs[0], outputs[2])], folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -124,7 +126,7 @@ class NoLoss(SumOfOutputs):
 
 def test_ignored_pixels_weigh_the_same_wherever_they_are(tmp_path):
     outputs, targets = guided_batch(WITH_IGNORE, 2, 16, 24)
-    GuidedLoss(NoLoss(), WITH_IGNORE, 1.0, 1.0)(outputs, targets).backward()
+    GuidedLoss(NoLoss(), WITH_IGNORE, {"guide": 1.0, "boundary": 1.0})(outputs, targets).backward()
     spawn(loss_of_half, args=(tmp_path,), nprocs=2)
     halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for output, *gradients in zip((outputs[0], outputs[2]), *halves, strict=True):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, read_encoder_config
 from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guided import Annotation
+from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.probe.measure import guide_dice, train_tokenbook
 
 SIZE, STEPS = 128, 320

@@ -1,0 +1,1 @@
+"""Segmentation networks that plans may name, and what every network is asked before it is guided."""

@@ -1,0 +1,152 @@
+"""The contracts of gates and of their places, and what follows them."""
+
+from typing import Any
+
+import pytest
+import torch
+from guided_networks import ConstantGuide, build, guide_section
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from planned import ARCHITECTURES, CHANNELS, CLASSES, plans
+from torch import nn
+
+from nnunetv2_guidino import lists
+from nnunetv2_guidino.architectures.contract import Description, describe
+from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.guide.positions import gated
+from nnunetv2_guidino.lists import GATES, GATINGS, Entry
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("size", [(8, 12), (4, 8, 12)])
+def test_every_form_at_every_place_keeps_shapes_and_passes_gradients(size, gate, gating):
+    architecture = plans({}, patch_size=size)
+    (network,) = [build(architecture, trainer=nnUNetTrainer)]
+    position = gated(describe(network), gate, gating, CHANNELS)
+    guide = torch.rand(2, 1, *size[:-2], 2, 3, requires_grad=True)
+    outputs = position(network, torch.randn(2, CHANNELS, *size), guide)
+    assert [tuple(o.shape) for o in outputs] == [tuple(o.shape) for o in network(torch.randn(2, CHANNELS, *size))]
+    sum((o**2).sum() for o in outputs).backward()
+    assert guide.grad.abs().max() > 0
+    assert all(p.grad is not None for p in position.parameters())
+
+
+@pytest.mark.parametrize(("gate", "channels"), [("skips", [4, 8, 16]), ("bottleneck", [16]), ("input", [CHANNELS])])
+def test_each_gated_feature_has_a_gate_that_knows_its_channels(gate, channels):
+    network = build(plans({}), trainer=nnUNetTrainer)
+    assert [g.channels for g in gated(describe(network), gate, "residual", CHANNELS).gates] == channels
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(("gating", "neutral"), [("product", 1.0), ("residual", 0.0)])
+def test_neutral_guide_gives_the_stock_network_s_output(gating, neutral, gate, patch_size, architecture, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov2"), gate=gate, gating=gating)
+    manager = plans(section, architecture, patch_size=patch_size)
+    guided, stock = build(manager, False), build(manager, False, nnUNetTrainer)
+    guided.network.load_state_dict(stock.state_dict())
+    guided.tokenbook = ConstantGuide(neutral)
+    patch = torch.randn(1, CHANNELS, *patch_size)
+    # interpolating ones gives ones up to rounding
+    torch.testing.assert_close(guided.eval()(patch), stock.eval()(patch), rtol=1e-5, atol=1e-5)
+    guided.tokenbook = ConstantGuide(0.5)
+    assert not torch.allclose(guided(patch), stock(patch))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_previous_stage_of_a_cascade_does_not_reach_the_guide(gate, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="product")
+    manager = plans(section, patch_size=(4, 32, 48))
+    network = build(manager, deep_supervision=False, channels=CHANNELS + 2).eval()
+    image, previous = torch.randn(1, CHANNELS, 4, 32, 48), torch.ones(1, 2, 4, 32, 48)
+    with_it, without = torch.cat((image, previous), 1), torch.cat((image, 0 * previous), 1)
+    assert torch.equal(network.guide(with_it), network.guide(without))
+    assert not torch.allclose(network(with_it), network(without))
+    if gate == "input":
+        network.tokenbook = ConstantGuide(0.0)  # hides the image, not what the previous stage says
+        assert torch.equal(network(with_it), network(torch.cat((0 * image, previous), 1)))
+
+
+@pytest.fixture
+def per_channel(monkeypatch) -> None:
+    monkeypatch.setitem(lists.GATINGS, "per_channel", Entry("guided_networks:PerChannel", "a strength per channel"))
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
+def test_a_gate_may_hold_parameters(patch_size, gate, per_channel, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="per_channel")
+    manager = plans(section, patch_size=patch_size)
+    network = build(manager)
+    strengths = {name: p for name, p in network.named_parameters() if name.endswith("strength")}
+    assert sum(map(len, strengths.values())) == {"skips": 28, "bottleneck": 16, "input": CHANNELS}[gate]
+    patch = torch.randn(2, CHANNELS, *patch_size)
+    *segmentations, _ = network(patch)
+    sum((s**2).sum() for s in segmentations).backward()
+    assert all(p.grad.abs().max() > 0 for p in strengths.values())
+    for p in strengths.values():
+        nn.init.normal_(p)
+    predicting = build(manager, deep_supervision=False).eval()
+    predicting.load_state_dict(network.state_dict())
+    torch.testing.assert_close(predicting(patch), network.eval()(patch)[0])
+
+
+class Alone(nn.Module):
+    """A network without encoder and decoder; nnU-Net's switch of deep supervision means nothing to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(CHANNELS, CLASSES, 1)
+
+    def forward(self, patch: torch.Tensor) -> torch.Tensor:
+        return self.convolution(patch)
+
+
+def guided_alone(tiny_encoder, for_prediction=False, **settings: Any) -> GuidedNetwork:
+    config = GuideConfig.from_plans({"guidino": guide_section(tiny_encoder("dinov3"), **settings)})
+    torch.manual_seed(0)
+    return GuidedNetwork(Alone(), config, ["ZScoreNormalization"] * CHANNELS, for_prediction)
+
+
+@pytest.mark.parametrize("gate", ["skips", "bottleneck"])
+def test_network_without_encoder_and_decoder_can_only_be_gated_at_its_input(gate, tiny_encoder):
+    with pytest.raises(GuidinoError, match=rf'guidino.gate is "{gate}", but Alone has no encoder .* use "input"'):
+        guided_alone(tiny_encoder, gate=gate)
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+def test_network_without_encoder_and_decoder_is_gated_at_its_input(gating, tiny_encoder):
+    network = guided_alone(tiny_encoder, gate="input", gating=gating)
+    patch = torch.randn(2, CHANNELS, 32, 48)
+    for enabled in (True, False):  # what nnU-Net's trainer does before it trains, and validates
+        network.decoder.deep_supervision = enabled
+        segmentation, guides = network(patch)
+        assert segmentation.shape == (2, CLASSES, 32, 48)
+        assert guides.shape == (2, 1, 4, 6)
+    segmentation.square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+    predicting = guided_alone(tiny_encoder, for_prediction=True, gate="input", gating=gating).eval()
+    predicting.load_state_dict(network.state_dict())
+    torch.testing.assert_close(predicting(patch), network.eval()(patch)[0])
+
+
+@pytest.mark.parametrize(
+    ("description", "gate", "gating", "message"),
+    [
+        (Description("W", features=(4, 8), gates=("input",)), "skips", "residual", 'but W takes it at "input" only'),
+        (Description("W", features=(4, None)), "skips", "per_channel", "which needs to know how many channels"),
+        (Description("W"), "somewhere", "residual", "gate is 'somewhere'; expected one of skips, bottleneck, input"),
+        (Description("W"), "input", "residuals", "guidino.gating is 'residuals'; .* did you mean residual?"),
+    ],
+)
+def test_what_cannot_be_gated_is_refused_with_what_can(description, gate, gating, message, per_channel):
+    with pytest.raises(GuidinoError, match=message):
+        gated(description, gate, gating, CHANNELS)
+
+
+def test_a_form_that_needs_channels_takes_those_that_are_known(per_channel):
+    description = Description("W", features=(None, 8))
+    assert [g.channels for g in gated(description, "bottleneck", "per_channel", CHANNELS).gates] == [8]
