@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TypeVar
 
 from nnunetv2_guidino.bounds import FOLD, Range
 from nnunetv2_guidino.devices import DEVICES
@@ -35,7 +36,10 @@ def number(bounds: Range) -> Callable[[str], float]:
     return convert
 
 
-def _within(bounds: Range, value: int | float) -> int | float:
+Number = TypeVar("Number", int, float)
+
+
+def _within(bounds: Range, value: Number) -> Number:
     if value not in bounds:
         raise argparse.ArgumentTypeError(f"{value}: expected {bounds}")
     return value

@@ -1,24 +1,21 @@
-"""Train a plain and a guided nnU-Net on the same images and compare them, without a hub, a GPU or data of your own.
-
-The images are lesion-like phantoms on real photographs, the guide's encoder is a real DINOv2 ViT-S. Everything runs
-through nnU-Net's own commands, in a folder of its own.
-"""
+"""Train a plain and a guided nnU-Net on the same images, through nnU-Net's own commands, in a folder of its own."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from nnunetv2_guidino.demo.dataset import phantom_cases, read_cases, write_dataset
+from nnunetv2_guidino.bounds import COUNT, SEED
+from nnunetv2_guidino.demo.dataset import Pair, phantom_cases, read_cases, write_dataset
 from nnunetv2_guidino.demo.dinov2 import export_dinov2, find_onnx
 from nnunetv2_guidino.demo.picture import draw_comparison
+from nnunetv2_guidino.devices import usable_device
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.nnunet.commands import run_command
+from nnunetv2_guidino.nnunet.descriptions import read_configurations
 from nnunetv2_guidino.plans import derive_plans
 
 DATASET = "Dataset900_GuidinoDemo"
@@ -29,6 +26,8 @@ LAYER = 11  # of 12: guides as well as the last one (docs/how_to/choose_an_encod
 
 
 class Model(NamedTuple):
+    """One of the two that are compared."""
+
     trainer: str
     plans: str
 
@@ -40,77 +39,49 @@ MODELS = {
 
 
 class Result(NamedTuple):
+    """Of one model: scores of the held-out cases, and how long it took."""
+
     dice: list[float]
     iou: list[float]
     training_seconds: float
     prediction_seconds: float
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}")
-        return int(text)
-
-    return integer
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=Path,
-        default=Path("guidino_demo"),
-        metavar="DIR",
-        help="output folder (default: %(default)s); if it exists, DIR_2, DIR_3, ... is made instead",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="use the pairs in DIR/images and DIR/masks (0/1 or 0/255), reduced to the demo's size, "
-        "instead of generated phantoms; a fifth is held out",
-    )
-    parser.add_argument("--epochs", type=at_least(1), default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--iterations",
-        type=at_least(1),
-        default=20,
-        metavar="M",
-        help="training iterations per epoch (default: %(default)s)",
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default="cpu", help="default: %(default)s")
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, help="of the images and of both trainings (default: %(default)s)"
-    )
-
-
 def make_output_folder(wanted: Path) -> Path:
-    """Make `wanted`, or else `wanted`_2, `wanted`_3, …: whatever an earlier run left stays."""
-    folder, number = wanted.absolute(), 1
-    while folder.exists():
-        number += 1
-        folder = wanted.absolute().with_name(f"{wanted.name}_{number}")
-    folder.mkdir(parents=True)
-    return folder
+    """Make `wanted`, or else `wanted`_2, `wanted`_3, …: whatever an earlier run left stays.
+
+    Raises:
+        GuidinoError: If it cannot be made.
+    """
+    wanted = wanted.absolute()
+    folder, number = wanted, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError as error:
+            raise GuidinoError(f"{folder} cannot be made: {error.strerror or error}") from error
 
 
 def write_plans(preprocessed: Path, encoder: Path) -> None:
     """Cap the planned batch size, and put the guided sibling of the plans beside them."""
     plans_file = preprocessed / "nnUNetPlans.json"
-    plans = json.loads(plans_file.read_text())
+    plans = read_configurations(plans_file)
     configuration = plans["configurations"]["2d"]
     configuration["batch_size"] = min(configuration["batch_size"], BATCH_SIZE)
-    plans_file.write_text(json.dumps(plans, indent=2))
+    write_json(plans_file, plans)
     guided = derive_plans(plans, MODELS["guided"].plans, {"encoder": str(encoder), "layer": LAYER})
-    (preprocessed / f"{MODELS['guided'].plans}.json").write_text(json.dumps(guided, indent=2))
+    write_json(preprocessed / f"{MODELS['guided'].plans}.json", guided)
 
 
 def write_split(preprocessed: Path, cases: list[str]) -> None:
     """One fold that validates on few cases."""
     validation = min(VALIDATION_CASES, max(1, len(cases) // 5))
     split = {"train": cases[validation:], "val": cases[:validation]}
-    (preprocessed / "splits_final.json").write_text(json.dumps([split]))
+    write_json(preprocessed / "splits_final.json", [split])
 
 
 def score(truths: list[Path], predictions: list[Path]) -> tuple[list[float], list[float]]:
@@ -124,6 +95,7 @@ def score(truths: list[Path], predictions: list[Path]) -> tuple[list[float], lis
 
 
 def train_and_predict(name: str, trainer: str, root: Path, device: str) -> Result:
+    """Train one model on fold 0, predict the held-out images, and score them."""
     dataset = root / "nnUNet_raw" / DATASET
     where = ["-tr", trainer, "-p", MODELS[name].plans, "-device", device]
     training_seconds = run_command("nnUNetv2_train", DATASET, "2d", "0", *where, root=root, label=f"train {name}")
@@ -155,37 +127,66 @@ def draw_picture(root: Path, model_folder: Path, results: dict[str, Result], dev
     draw_comparison(root / "comparison.png", images, truths, guides, predictions)
 
 
-def print_table(results: dict[str, Result]) -> None:
-    print(f"\n{'':8}{'Dice':>8}{'IoU':>8}{'training':>12}{'prediction':>12}")
-    for name, result in results.items():
-        print(
-            f"{name:8}{np.nanmean(result.dice):8.3f}{np.nanmean(result.iou):8.3f}"
-            f"{result.training_seconds:10.0f} s{result.prediction_seconds:10.0f} s"
-        )
+@dataclass(frozen=True)
+class Demonstration:
+    """What `demo` leaves.
+
+    Args:
+        folder: With everything in it: nnU-Net's folders, logs, predictions, comparison.png.
+        results: Of the model "plain" and of the model "guided".
+    """
+
+    folder: Path
+    results: dict[str, Result]
 
 
-def run(args: argparse.Namespace) -> None:
-    if args.data:
-        train, heldout = read_cases(args.data, args.seed)
-    else:
-        train = phantom_cases("train", TRAIN_CASES, args.seed)
-        heldout = phantom_cases("heldout", HELDOUT_CASES, args.seed)
+def demo(
+    output: Path = Path("guidino_demo"),
+    data: Path | None = None,
+    epochs: int = 5,
+    iterations: int = 20,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Demonstration:
+    """Train a plain and a guided nnU-Net on the same images, through nnU-Net's own commands, and compare them.
+
+    Args:
+        output: Folder to make; if it exists, the same name with _2, _3, … is made instead.
+        data: Folder with images/ and masks/ to use instead of generated phantoms.
+        epochs: Of each training.
+        iterations: Of each epoch.
+        device: "cpu", "cuda" or "mps".
+        seed: Of the images and of both trainings.
+
+    Raises:
+        GuidinoError: If the extra "demo" is not installed, the data are not as expected, or a command fails.
+    """
+    COUNT.check("--epochs", epochs)
+    COUNT.check("--iterations", iterations)
+    SEED.check("--seed", seed)
+    usable_device(device)
     find_onnx()  # what is missing is said before anything is written
-    root = make_output_folder(args.output)
+    if data:
+        train, heldout = read_cases(data, seed)
+    else:
+        train = phantom_cases("train", TRAIN_CASES, seed)
+        heldout = phantom_cases("heldout", HELDOUT_CASES, seed)
+    root = make_output_folder(output)
     print(f"{len(train)} images to train on, {len(heldout)} held out; everything goes to {root}")
-    dataset = root / "nnUNet_raw" / DATASET
-    write_dataset(dataset, train, heldout)
+    _prepare(root, train, heldout)
+    suffix = f"_{epochs}epochs_{iterations}iterations_seed{seed}"
+    trainers = {name: model.trainer + suffix for name, model in MODELS.items()}
+    results = {name: train_and_predict(name, trainer, root, device) for name, trainer in trainers.items()}
+    model_folder = root / "nnUNet_results" / DATASET / f"{trainers['guided']}__{MODELS['guided'].plans}__2d"
+    draw_picture(root, model_folder, results, device)
+    return Demonstration(root, results)
+
+
+def _prepare(root: Path, train: list[Pair], heldout: list[Pair]) -> None:
+    """Data set, encoder, preprocessed images, plans and split."""
+    write_dataset(root / "nnUNet_raw" / DATASET, train, heldout)
     encoder = export_dinov2(root / "dinov2")
     counts = ["-npfp", "1", "-np", "1"]
     run_command("nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d", *counts, root=root, label="preprocess")
     write_plans(root / "nnUNet_preprocessed" / DATASET, encoder)
-    write_split(root / "nnUNet_preprocessed" / DATASET, [case.name for case in train])
-
-    suffix = f"_{args.epochs}epochs_{args.iterations}iterations_seed{args.seed}"
-    trainers = {name: model.trainer + suffix for name, model in MODELS.items()}
-    results = {name: train_and_predict(name, trainer, root, args.device) for name, trainer in trainers.items()}
-
-    model_folder = root / "nnUNet_results" / DATASET / f"{trainers['guided']}__{MODELS['guided'].plans}__2d"
-    draw_picture(root, model_folder, results, args.device)
-    print_table(results)
-    print(f"\n{root / 'comparison.png'}")
+    write_split(root / "nnUNet_preprocessed" / DATASET, [pair.name for pair in train])

@@ -141,8 +141,8 @@ def measure(
             )
             for i, layer in enumerate(layers):
                 start = time.perf_counter()
-                parts = (cached.of(i, effort.device) for cached in (train, validation))
-                scores = _dice_of_seeds(config, encoder.channels // len(layers), *parts, effort)
+                data = train.of(i, effort.device), validation.of(i, effort.device)
+                scores = _dice_of_seeds(config, encoder.channels // len(layers), *data, effort)
                 yield Result(size, layer, scores, time.perf_counter() - start)
 
 

@@ -31,6 +31,7 @@ def script(tmp_path, monkeypatch):
         file.parent.mkdir()
         file.write_text(f"#!{sys.executable}\n{body}")
         file.chmod(0o755)
+        file.with_name("python").symlink_to(sys.executable)
         monkeypatch.setattr(nnunet_commands.sys, "executable", str(file.with_name("python")))
         return file.name
 
