@@ -38,7 +38,9 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--gating": _choices("how it acts on them", lists.GATINGS),
     **{
         f"--{LAMBDA}{name}".replace("_", "-"): {
-            "type": float, "metavar": "λ", "help": f"weight of {term.summary} (default {term.weight:g}); 0: off"
+            "type": float,
+            "metavar": "λ",
+            "help": f"weight of {term.summary} (default {term.weight:g}); 0: off".replace("%", "%%"),
         }
         for name, term in lists.LOSS_TERMS.items()
     },

@@ -39,14 +39,14 @@ def _examine(name: str, value: str) -> Finding:
 def _examine_folder(name: str, folder: Path) -> Finding:
     another = f"choose another folder: export {name}=FOLDER"
     try:
-        if not os.path.lexists(folder):
-            can_be_made = _can_be_made(folder)
-            remedy = f"mkdir -p {shlex.quote(str(folder))}" if can_be_made else another
-            return Finding(name, f"{folder}, which does not exist", remedy)
+        folder.lstat()
         if not folder.exists():
             return Finding(name, f"{folder}, a link to what does not exist", another)
         if not folder.is_dir():
             return Finding(name, f"{folder}, which is a file", another)
+    except (FileNotFoundError, NotADirectoryError):
+        remedy = f"mkdir -p {shlex.quote(str(folder))}" if _can_be_made(folder) else another
+        return Finding(name, f"{folder}, which does not exist", remedy)
     except OSError as error:  # a name that is too long, a disk that is gone
         return Finding(name, f"{folder}: {error.strerror or error}", another)
     if not os.access(folder, os.R_OK | os.X_OK):

@@ -12,7 +12,7 @@ from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
-from nnunetv2_guidino.nnunet.descriptions import read_configurations, read_dataset_json, said_of
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json, said_of
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
 from nnunetv2_guidino.planning.changes import change
 from nnunetv2_guidino.planning.differences import differences
@@ -80,6 +80,7 @@ def plan(
     dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
     for name in _with_heirs(derived, changed):
         check_trainable(derived, source_file, name, dataset_json)
+    configuration_of(derived, source_file, configuration)
     with said_of(source_file, "has no network whose memory can be estimated"):
         memory = estimated_memory(derived, configuration, dataset_json, gpu_memory_target)
     if file.exists():  # results that were made with it would no longer be what they say

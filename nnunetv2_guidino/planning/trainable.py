@@ -62,7 +62,7 @@ def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] 
         return list(patch_size)
     if len(divisor) != len(patch_size):
         raise GuidinoError(f"{where}.patch_size is {list(patch_size)}; the network takes {len(divisor)} sides")
-    factors = [max(1, math.floor(side / by + 0.5)) for side, by in zip(patch_size, divisor, strict=True)]
+    factors = [max(1, (2 * side + by) // (2 * by)) for side, by in zip(patch_size, divisor, strict=True)]
     if math.prod(factors) == 1:
         factors = [2] * len(factors)
     return [factor * by for factor, by in zip(factors, divisor, strict=True)]
