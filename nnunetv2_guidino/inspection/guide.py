@@ -87,7 +87,8 @@ def guide(
     with filled_folder(output) as folder:
         for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
             (folder / name).mkdir()
-        rows = [_one_case(predictor, labels, files, folder) for files in tqdm(cases, desc="guide", unit="case")]
+        with tqdm(cases, desc="guide", unit="case", disable=None) as bar:  # closed before anything is complained
+            rows = [_one_case(predictor, labels, files, folder) for files in bar]
         table = pd.DataFrame(rows)
         if references:
             named = table.assign(case=table["case"].map(spreadsheet_text))

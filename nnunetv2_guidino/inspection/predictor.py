@@ -84,12 +84,10 @@ class GuidePredictor:
     ):
         where = usable_device(device)
         STEP_SIZE.check("-step_size", step_size)
-        model = read_model(model_folder, folds, checkpoint)
+        model = read_model(model_folder, folds, checkpoint, check_recorded_guide)
         network = model.network
         if not isinstance(network, GuidedNetwork):
             raise GuidinoError(f"{model_folder} was trained with {model.first['trainer_name']}, which has no guide")
-        for file, content in model.checkpoints.items():
-            check_recorded_guide(file, content, model.plans)
         self.model_folder = model_folder
         self.dataset_json = model.dataset_json
         self.plans_manager = model.plans_manager

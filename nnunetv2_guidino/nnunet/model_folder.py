@@ -5,7 +5,7 @@ Read in nnU-Net 2.8.1: nnUNetPredictor.initialize_from_trained_model_folder, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -52,12 +52,19 @@ class TrainedModel:
         return next(iter(self.checkpoints.values()))
 
 
-def read_model(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> TrainedModel:
+def read_model(
+    folder: Path,
+    folds: Sequence[str] | None,
+    checkpoint: str,
+    check: Callable[[Path, dict[str, Any], dict[str, Any]], None] | None = None,
+) -> TrainedModel:
     """Read plans, dataset.json and checkpoints, and build the network.
 
     Args:
         folds: Default: all numbered ones that have the checkpoint.
         checkpoint: Name of the file in each fold.
+        check: What else to ask of each checkpoint before the network is built, given its file, what is in it, and the
+            plans; it raises GuidinoError.
 
     Raises:
         GuidinoError: If one of the files is missing or damaged, or they do not fit together, naming it.
@@ -67,6 +74,9 @@ def read_model(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> Tr
     plans = read_configurations(plans_file)
     dataset_json = read_dataset_json(dataset_file, "labels", "channel_names", "file_ending")
     checkpoints = {file: read_checkpoint(file) for file in (folder / f"fold_{fold}" / checkpoint for fold in wanted)}
+    for file, content in checkpoints.items():
+        if check is not None:
+            check(file, content, plans)
     first = next(iter(checkpoints.values()))
     manager, settings = configuration_of(plans, plans_file, first["init_args"]["configuration"])
     labels = label_manager_of(manager, dataset_json, dataset_file)
