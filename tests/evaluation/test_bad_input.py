@@ -109,3 +109,19 @@ def test_other_spacing(guidino, tmp_path):
         write_nifti(tmp_path / name / "a.nii.gz", np.ones((4, 5, 6), np.uint8), spacing)
     with pytest.raises(AssertionError, match=r"a\.nii\.gz has spacing \(1\.0, 1\.0, 2\.0\), its reference has"):
         guidino("evaluate", "-gt", tmp_path / "gt", "-pred", tmp_path / "pred", "-o", tmp_path / "o", "--labels", "x=1")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("which", ["gt/a", "pred/a", "images/a_0000"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".gipl", ".nrrd"])
+def test_cut_volumes_are_not_scored(ending, which, share, guidino, tmp_path):
+    """ITK fills what is missing of a .nii.gz with zeros."""
+    for name, number in (("gt/a", 2), ("pred/a", 2), ("images/a_0000", 200)):
+        noise = np.random.default_rng(0).integers(0, number, (9, 30, 40)).astype(np.uint8)
+        write_nifti(tmp_path / f"{name}{ending}", noise)
+    file = tmp_path / f"{which}{ending}"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    folders = ["-gt", tmp_path / "gt", "-pred", tmp_path / "pred", "-i", tmp_path / "images", "-o", tmp_path / "out"]
+    with pytest.raises(AssertionError, match=rf"{which}\{ending} cannot be read: it is cut short"):
+        guidino("evaluate", *folders, "--labels", "x=1", "-np", 1)
+    assert not (tmp_path / "out").exists()

@@ -164,9 +164,11 @@ SHIFTED = box(slice(10, 30), slice(10, 30)), box(slice(10, 30), slice(11, 31))
 @pytest.mark.parametrize("spacing", [0.3, 0.6, 0.7, float(np.float32(0.3)), float(np.float32(0.7)), 0.1, 1.1, 2.3])
 def test_one_pixel_is_within_a_tolerance_of_one_pixel(spacing):
     """Products of a spacing are rounded, and files store it in 32 bits: distances come out a little over it."""
-    metrics = class_metrics(*SHIFTED, (spacing, spacing), spacing, "penalize")
-    assert metrics["NSD"] == 1
-    assert metrics["HD95"] == pytest.approx(spacing)
+    for side in range(1, 41):
+        masks = box(slice(0, side), slice(0, side)), box(slice(0, side), slice(1, side + 1))
+        metrics = class_metrics(*masks, (spacing, spacing), spacing, "penalize")
+        assert metrics["NSD"] == 1
+        assert metrics["HD95"] == pytest.approx(spacing)
 
 
 @pytest.mark.parametrize(("stored", "typed"), [(float(np.float32(0.3)), 0.3), (0.3, float(np.float32(0.3)))])
