@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.evaluation.cases import is_folder
 from nnunetv2_guidino.evaluation.compare import compare
 
 
@@ -43,7 +44,7 @@ def parse_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
 def parse_run(argument: str) -> tuple[str, list[Path]]:
     """Name and folders of NAME=FOLDER,FOLDER… or FOLDER."""
     name, separator, folders = argument.partition("=")
-    if not separator or Path(argument).exists():
+    if not separator or is_folder(Path(argument)):
         folder = Path(argument).resolve()
         return folder.parent.name if folder.name == "evaluation" else folder.name, [Path(argument)]
     if not name or not all(folders.split(",")):

@@ -50,7 +50,7 @@ def pair_folds(
     cases = []
     for fold in folds:
         predictions = model_folder / f"fold_{fold}" / "validation"
-        if not predictions.is_dir():
+        if not is_folder(predictions):
             raise GuidinoError(
                 f"{predictions} does not exist: finish this fold with nnUNetv2_train … --val, or choose folds with -f"
             )
@@ -74,7 +74,7 @@ def case_names(folder: Path, ending: str) -> list[str]:
     """
     names = sorted(
         name.removesuffix(ending)
-        for name in _file_names(folder)
+        for name in file_names(folder)
         if name.endswith(ending) and name != ending and not name.startswith(".")
     )
     if not names:
@@ -84,7 +84,24 @@ def case_names(folder: Path, ending: str) -> list[str]:
     return names
 
 
-def _file_names(folder: Path) -> list[str]:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that cannot be (a name too long) is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def file_names(folder: Path) -> list[str]:
+    """The names of all that lies in a folder; raises GuidinoError if it is none, or cannot be read."""
     try:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -137,7 +154,7 @@ def listing(names: Collection[str]) -> str:
 def with_images(cases: Sequence[PredictedCase], images: Path, ending: str) -> list[PredictedCase]:
     """Each case with the first channel of its image. A missing image is an error."""
     with_image = [replace(case, image=images / f"{case.name}_0000{ending}") for case in cases]
-    if missing := [case.name for case in with_image if case.image and not case.image.is_file()]:
+    if missing := [case.name for case in with_image if case.image and not is_file(case.image)]:
         raise GuidinoError(f"{images} has no image CASE_0000{ending} for {listing(missing)}")
     return with_image
 
@@ -145,7 +162,7 @@ def with_images(cases: Sequence[PredictedCase], images: Path, ending: str) -> li
 def guess_ending(folder: Path) -> str:
     """The one file ending in the folder that nnU-Net can read; raises GuidinoError if there is none or several."""
     known = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings}, key=len, reverse=True)
-    names = [name for name in _file_names(folder) if name.endswith(tuple(known)) and not name.startswith(".")]
+    names = [name for name in file_names(folder) if name.endswith(tuple(known)) and not name.startswith(".")]
     found = {next(ending for ending in known if name.endswith(ending)) for name in names}
     if len(found) != 1:
         what = f"files of several kinds ({', '.join(sorted(found))})" if found else "no file that nnU-Net can read"

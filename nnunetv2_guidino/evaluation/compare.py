@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import listing
+from nnunetv2_guidino.evaluation.cases import is_file, listing
 from nnunetv2_guidino.evaluation.comparison_report import differences_png, latex, markdown
 from nnunetv2_guidino.evaluation.empty_masks import count_empty, on_the_same_cases
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND, METRICS
@@ -93,7 +93,7 @@ def load_runs(runs: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
 
 def _summary_file(folder: Path) -> Path:
     for file in (folder / "summary.json", folder / "evaluation" / "summary.json"):
-        if file.is_file():
+        if is_file(file):
             return file
     raise GuidinoError(f"{folder} has no summary.json: run guidino evaluate first (a model folder: with -m {folder})")
 
@@ -135,7 +135,7 @@ def mean_over_runs(scores: pd.DataFrame) -> pd.DataFrame:
     foreground = pd.concat({FOREGROUND: foreground}, names=["class"]).reset_index()
     per_run = pd.concat([foreground, per_class.reset_index()]).melt(["class", "method", "run"], METRICS, "metric")
     groups = per_run.groupby(["class", "method", "metric"], sort=False)["value"]
-    table = groups.agg(mean="mean", std="std", runs="size").reset_index()
+    table = groups.agg(mean="mean", std="std", runs="count").reset_index()
     baseline = table[table["method"] == table["method"].iloc[0]].set_index(["class", "metric"])["mean"]
     reference = baseline.reindex(pd.MultiIndex.from_frame(table[["class", "metric"]])).to_numpy()
     return table.assign(delta=table["mean"] - reference)

@@ -11,7 +11,14 @@ from typing import Any
 import pandas as pd
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import PredictedCase, guess_ending, pair_folders, pair_folds, with_images
+from nnunetv2_guidino.evaluation.cases import (
+    PredictedCase,
+    file_names,
+    guess_ending,
+    pair_folders,
+    pair_folds,
+    with_images,
+)
 from nnunetv2_guidino.evaluation.labels import LabelSet, find_dataset_json, label_set, read_dataset_json, translation
 from nnunetv2_guidino.evaluation.metrics import Empty
 from nnunetv2_guidino.evaluation.reading import PairReader, find_reader
@@ -85,6 +92,8 @@ def evaluate(
             not lie where their reference does. Nothing is written then.
     """
     references, predictions = Path(references), Path(predictions)
+    for folder in (references, predictions):
+        file_names(folder)  # refused before a dataset.json is looked for
     if labels:
         dataset_json: dict[str, Any] = {"file_ending": guess_ending(references)}
         source = "the labels given"

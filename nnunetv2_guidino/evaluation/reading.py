@@ -106,7 +106,7 @@ class PairReader:
         ours = ",".join(f"{name}={'+'.join(map(str, as_tuple(v)))}" for name, v in self.labels.classes.items())
         return (
             "Correct the file or, if other values stand for the classes in the references, name these with "
-            f"--labels {self._example(unknown)} (the predictions' then with --labels-pred {shlex.quote(ours)})"
+            f"--labels {self._example(unknown)} (and those in the predictions with --labels-pred {shlex.quote(ours)})"
         )
 
     def _advise_prediction(self, unknown: Labels) -> str:

@@ -25,7 +25,8 @@ from nnunetv2_guidino.evaluation.metrics import Empty, class_metrics
 from nnunetv2_guidino.evaluation.reading import PairReader
 from nnunetv2_guidino.nnunet.images import stored_pixels
 
-# Memory of a process, measured (tests/evaluation/test_memory.py holds both): libraries, and what a pixel takes.
+# Memory of a process: libraries, and what a pixel takes where a mask is nearly all surface. Most take a fourth of it
+# (tests/evaluation/test_memory.py).
 PROCESS_BYTES = 300 << 20
 PIXEL_BYTES = 40
 CONTROL_GROUPS = [
@@ -91,7 +92,7 @@ def affordable_processes(cases: Sequence[PredictedCase]) -> int:
     memory = available_memory()
     if wanted == 1 or memory is None:
         return wanted
-    largest = max(stored_pixels(case.reference) for case in cases)
+    largest = max(0, *(stored_pixels(case.reference) for case in cases))
     return max(1, min(wanted, memory // (PROCESS_BYTES + PIXEL_BYTES * largest)))
 
 
