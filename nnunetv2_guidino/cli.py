@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from nnunetv2_guidino import __version__
 from nnunetv2_guidino.errors import GuidinoError
 
-SUBCOMMANDS = {
-    "convert": ("nnunetv2_guidino.commands.convert", "convert a data set as published to nnU-Net's raw format"),
-    "demo": ("nnunetv2_guidino.commands.demo", "train and compare a plain and a guided nnU-Net on generated images"),
-    "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
-    "doctor": ("nnunetv2_guidino.commands.doctor", "check the installation and say what to do about what is wrong"),
-    "encoder": ("nnunetv2_guidino.commands.encoder", "list, fetch, check and probe encoders; export LoRA adapters"),
-    "plan": ("nnunetv2_guidino.commands.plan", "derive plans for an experiment with the guide, or show a guide"),
-    "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
-    "guide": ("nnunetv2_guidino.commands.guide", "show the guide of a trained model on images, and score it"),
+SUBCOMMANDS = {  # each is a module of that name in commands/
+    "convert": "convert a data set as published to nnU-Net's raw format",
+    "demo": "train and compare a plain and a guided nnU-Net on generated images",
+    "compare": "compare evaluated methods: tables, differences, significance",
+    "doctor": "check the installation and say what to do about what is wrong",
+    "encoder": "list, fetch, check and probe encoders; export LoRA adapters",
+    "plan": "derive plans for an experiment with the guide, or show a guide",
+    "evaluate": "score predictions: Dice, IoU, HD95, NSD, precision, recall",
+    "guide": "show the guide of a trained model on images, and score it",
 }
 
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="guidino", description="Guide nnU-Net v2 with a vision foundation model.")
     parser.add_argument("--version", action="version", version=f"nnunetv2-guidino {__version__}")
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
-    for name, (_, summary) in SUBCOMMANDS.items():
+    for name, summary in SUBCOMMANDS.items():
         subparsers.add_parser(name, help=summary, add_help=False)
     return parser
 
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     known, _ = build_parser().parse_known_args(arguments)  # answers --help, --version and an unknown subcommand
     name = known.subcommand
-    module = importlib.import_module(SUBCOMMANDS[name][0])
-    parser = argparse.ArgumentParser(prog=f"guidino {name}", description=module.__doc__ or SUBCOMMANDS[name][1])
+    module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
+    parser = argparse.ArgumentParser(prog=f"guidino {name}", description=module.__doc__ or SUBCOMMANDS[name])
     try:
         module.add_arguments(parser)
         args = parser.parse_args(arguments[arguments.index(name) + 1 :])

@@ -81,13 +81,8 @@ def draw_panel(case: Pictured, file: Path) -> None:
     figure.colorbar(
         ScalarMappable(Normalize(0, 1), GUIDE_COLOURS), ax=grid, shrink=0.9, pad=0.01, aspect=25 * len(shown)
     )
-    figure.suptitle(_printable(case.title), parse_math=False)  # a name is a name: $5 is no formula
+    figure.suptitle(case.title, parse_math=False)  # a name is a name: $5 is no formula
     figure.savefig(file, dpi=100)
-
-
-def _printable(text: str) -> str:
-    """The text without what no font can draw: control characters, and bytes of a name that are no text."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _sides(case: Pictured, plane: Plane) -> list[float]:

@@ -25,6 +25,7 @@ from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.guide.tokenbook import gating_guide
 from nnunetv2_guidino.inspection.recorded_guide import check_recorded_guide
+from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 
 # To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
@@ -152,10 +153,13 @@ class GuidePredictor:
         files = f"{image_files[0]} with {previous}" if previous else image_files[0]
         try:
             if previous:
+                check_whole(previous)
                 previous_labels, _ = self.reader().read_seg(str(previous))
             preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
             managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
             return preprocessor.run_case_npy(image, previous_labels, properties, *managers)
+        except GuidinoError:
+            raise
         except Exception as error:  # each reader's library has its own
             raise GuidinoError(f"{files} cannot be preprocessed: {error or type(error).__name__}") from error
 
@@ -165,6 +169,8 @@ class GuidePredictor:
         Raises:
             GuidinoError: For a file that cannot be read, or another number of channels than the model was trained on.
         """
+        for file in image_files:
+            check_whole(file)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints what it then raises without a word
                 image, properties = self.reader().read_images(list(map(str, image_files)))

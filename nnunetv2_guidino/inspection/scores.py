@@ -36,8 +36,3 @@ def summary(table: pd.DataFrame) -> str:
         numbers = [f"{value:.3f}" for value in (values.median(), values.min(), values.max())]
         rows.append([name, f"{values.mean():.3f} ± {values.std():.3f}", *numbers, f"{len(values)} of {len(table)}"])
     return markdown_table(rows)
-
-
-def spreadsheet_text(text: str) -> str:
-    """A text that spreadsheets show as it is: one that they would take for a formula gets an apostrophe before it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

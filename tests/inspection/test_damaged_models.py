@@ -162,7 +162,7 @@ def test_transparency_is_counted_as_a_channel(model, capsys):
     assert "a_0000.png has 4 channels, the model was trained on 3; remove its transparency (alpha)" in error
 
 
-@pytest.mark.parametrize("name", ["a $5 and $6", "=HYPERLINK(1)", "a_b^c\\", "日本", "tab\there"])
+@pytest.mark.parametrize("name", ["a $5 and $6", "=HYPERLINK(1)", "a_b^c\\", "日本"])
 def test_a_name_is_a_name(name, model, guidino):
     (model.parent / "images" / "a_0000.png").rename(model.parent / "images" / f"{name}_0000.png")
     references = model.parent / "references"
