@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import SourceFile, read_image, read_mask
+from nnunetv2_guidino.conversion.image_files import read_image
+from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
 

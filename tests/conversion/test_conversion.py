@@ -20,7 +20,7 @@ import pytest
 from pairs import convert, draw_image, draw_mask, make_pairs, save
 from PIL import Image
 
-from nnunetv2_guidino.conversion import conversion
+from nnunetv2_guidino.conversion import workers
 
 
 def names_in(folder: Path) -> list[str]:
@@ -65,8 +65,8 @@ def test_output(source: Path, nnunet: Path) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_workers_write_the_same(method: str, source: Path, nnunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    get_context = conversion.multiprocessing.get_context
-    monkeypatch.setattr(conversion.multiprocessing, "get_context", lambda _: get_context(method))
+    get_context = workers.multiprocessing.get_context
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: get_context(method))
     assert convert("kvasir-seg", source) == 0
     assert convert("kvasir-seg", source, "-np", 2, "-o", nnunet.parent / "other") == 0
     written, by_workers = (

@@ -237,7 +237,7 @@ def test_scripts_run_from_a_clone_that_is_not_installed(
 def test_converters_run_from_where_a_wheel_puts_them(source: Path, nnunet: Path, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "nnunetv2_guidino", tmp_path / "site" / "nnunetv2_guidino")
     installed = tmp_path / "site" / "nnunetv2_guidino" / "dataset_conversion"
-    shutil.copytree(REPOSITORY / "dataset_conversion", installed, dirs_exist_ok=True)
+    shutil.copytree(REPOSITORY / "dataset_conversion", installed)
     command = [sys.executable, "-m", "nnunetv2_guidino.cli", "convert", "kvasir-seg", source, "-np", "2"]
     subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
     assert (nnunet / "Dataset501_KvasirSEG" / "dataset.json").is_file()

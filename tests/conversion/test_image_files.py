@@ -12,7 +12,9 @@ import pytest
 from pairs import draw_image, draw_mask
 from PIL import Image, ImageDraw, ImageFilter
 
-from nnunetv2_guidino.conversion.image_files import SourceFile, list_files, read_image, read_mask
+from nnunetv2_guidino.conversion.image_files import read_image
+from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.errors import GuidinoError
 
 
