@@ -27,10 +27,12 @@ def official_folds(pairs: list[SourcePair], files: list[SourceFile], problems: l
     for file in sorted(files, key=lambda file: file.name):
         try:
             positions = json.loads(file.read())
+            if not isinstance(positions, dict) or not positions.keys() >= {"train", "val"}:
+                raise ValueError("expected an object with the lists train and val")
             if sorted(positions["train"] + positions["val"]) != list(range(len(names))):
                 raise ValueError(f"is no fold of the {len(names)} trainval images here; pass --no-split to do without")
             folds.append({role: [names[position] for position in positions[role]] for role in ("train", "val")})
-        except (KeyError, TypeError, ValueError) as error:
+        except (OSError, RecursionError, TypeError, ValueError) as error:
             problems.append(f"{file}: {error!s}")
     if len(files) != 5:
         problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to do without")

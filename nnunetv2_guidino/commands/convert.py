@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_guidino.conversion.convert import RefusedError, convert
+from nnunetv2_guidino.conversion.convert import RefusedError, Report, convert
 from nnunetv2_guidino.conversion.converters import CONVERTERS, load_converter
 from nnunetv2_guidino.conversion.dataset import Dataset
-from nnunetv2_guidino.conversion.labels import parse_labels
+from nnunetv2_guidino.conversion.labels import Labels
+from nnunetv2_guidino.errors import GuidinoError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,25 +27,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
-    parser.add_argument("source", metavar="SRC", type=Path, nargs="+", help="extracted folder, its parent, or zip(s)")
+    parser.add_argument("source", metavar="SRC", type=_path, nargs="+", help="extracted folder, its parent, or zip(s)")
     parser.add_argument(
         "-d", dest="dataset_id", metavar="ID", type=int, default=dataset.id, help="default: %(default)s"
     )
-    parser.add_argument("-o", dest="output", metavar="NNUNET_RAW", type=Path, help="default: $nnUNet_raw")
+    parser.add_argument("-o", dest="output", metavar="NNUNET_RAW", type=_path, help="default: $nnUNet_raw")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
     parser.add_argument(
         "-np", dest="processes", metavar="N", type=int, default=_usable_cpus(), help="default: %(default)s"
     )
     parser.add_argument("--resize", metavar=("H", "W"), type=int, nargs=2, help="to H × W pixels, e.g. 256 256")
-    parser.add_argument("--preview", metavar="FILE.png", type=Path, help="draw three of the converted cases")
+    parser.add_argument("--preview", metavar="FILE.png", type=_path, help="draw three of the converted cases")
+    parser.add_argument(
+        "--exif",
+        choices=("stored", "upright"),
+        help="where only one of image and mask has an EXIF orientation and both ways fit: how the masks were drawn",
+    )
+    parser.add_argument(
+        "--cut", metavar="LEVEL", type=float, help="masks are foreground above it; default: decided from all masks"
+    )
     split = parser.add_mutually_exclusive_group()
     split.add_argument(
         "--split",
         metavar="FILE",
-        type=Path,
+        type=_path,
         nargs="+",
         default=(),
-        help="published lists: train.txt, val.txt, test.txt with a case per line, or one json with these keys",
+        help="train.txt, val.txt, test.txt with a case per line, one json with these keys, or a splits_final.json",
     )
     if dataset.split:
         split.add_argument(
@@ -54,15 +61,15 @@ def _add_options(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
             action="store_true",
             help="nnU-Net's own five folds instead of the set's split; a published test part stays one",
         )
+    parser.add_argument(
+        "--labels",
+        metavar="NAME=VALUE,…",
+        type=_labels,
+        help="labels and their values in the masks, grey values or colours as #ff0000; background=VALUE where that is "
+        f"not 0; a NAME alone: two-level masks (default: {', '.join(dataset.labels) or 'foreground'})",
+    )
     if not dataset.name:
-        parser.add_argument("--name", help="of the data set; default: SRC's")
-        parser.add_argument(
-            "--labels",
-            metavar="NAME=VALUE,…",
-            type=_labels,
-            default="foreground",
-            help="labels and their values in the masks; a NAME alone: two-level masks (default: %(default)s)",
-        )
+        parser.add_argument("--name", default="", help="of the data set; default: SRC's")
 
 
 def _usable_cpus() -> int:
@@ -70,20 +77,30 @@ def _usable_cpus() -> int:
     return min(cpus, 8)
 
 
-def _labels(text: str) -> dict[str, int | None]:
+def _labels(text: str) -> Labels:
     try:
-        return parse_labels(text)
-    except ValueError as error:
+        return Labels.parse(text)
+    except GuidinoError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _path(text: str) -> Path:
+    if not text:  # as an unset variable leaves it; Path("") is the current folder
+        raise argparse.ArgumentTypeError("is empty")
+    return Path(text)
 
 
 def run(args: argparse.Namespace) -> None:
     try:
         report = convert(
             args.source,
-            args.dataset if args.dataset.name else _described(args),
+            args.dataset,
             args.output,
             dataset_id=args.dataset_id,
+            name=getattr(args, "name", ""),
+            labels=args.labels,
+            cut=args.cut,
+            exif=args.exif,
             split_lists=args.split,
             published_split=not getattr(args, "no_split", False),
             resize=tuple(args.resize) if args.resize else None,
@@ -92,23 +109,15 @@ def run(args: argparse.Namespace) -> None:
             processes=args.processes,
         )
     except RefusedError as refused:
-        print(*refused.report.notes, *refused.report.problems, sep="\n", file=sys.stderr)
+        _print_findings(refused.report)
+        print(*refused.report.problems, sep="\n", file=sys.stderr)
         raise
-    if report.notes:
-        print(*report.notes, sep="\n", file=sys.stderr)
-    print(
-        f"{report.training} training and {report.test} test cases are in {report.folder}\nNext: {report.next_command}"
-    )
+    _print_findings(report)
+    print(f"masks: {report.masks}")
+    print(f"{report.training} training and {report.test} test cases are in {report.folder}")
+    print(f"Next: {report.next_command}")
 
 
-def _described(args: argparse.Namespace) -> Dataset:
-    """The data set of a folder, as the command line describes it."""
-    source = args.source[0].absolute()
-    values = tuple(args.labels.values())
-    return replace(
-        args.dataset,
-        name=re.sub(r"\W+", "_", args.name or source.name.removesuffix(".zip")),
-        labels=tuple(args.labels),
-        values=None if None in values else values,
-        description=f"Converted from the folder {source.name}.",
-    )
+def _print_findings(report: Report) -> None:
+    for line in (*report.notes, *(f"warning: {warning}" for warning in report.warnings)):
+        print(line, file=sys.stderr)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nnunetv2_guidino
-from nnunetv2_guidino.conversion.dataset import Dataset
+
+if TYPE_CHECKING:
+    from nnunetv2_guidino.conversion.dataset import Dataset
 
 # name: the file without its .py, and what it converts
 CONVERTERS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from nnunetv2_guidino.conversion.masks import TWO_LEVELS, MaskReading
 from nnunetv2_guidino.conversion.sources import SourceFile
 
 IMAGE_SUFFIX = r"(?i:\.(?:png|jpe?g|bmp|tiff?|gif))"
@@ -57,7 +58,7 @@ class Dataset:
     mask: str
     layout: str  # `image` and `mask` in words, for messages
     labels: tuple[str, ...]  # foreground labels, 1, 2, …
-    values: tuple[int, ...] | None = None  # their values in the masks; None: one label, binarised at half of the range
+    reading: MaskReading = TWO_LEVELS  # how masks become labels; as it stands, one label, cut where all masks say
     case_name: str = "{stem}"
     split: PublishedSplit | None = None  # None: all for training, in nnU-Net's own folds
     split_files: str = r"(?!)"  # files that `split` reads

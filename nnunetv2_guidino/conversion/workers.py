@@ -41,6 +41,9 @@ def map_cases(function: Callable[[Item], Result], items: Sequence[Item], process
     try:
         return list(bar(pool.map(function, items)))
     except BrokenProcessPool:
-        raise GuidinoError("a worker process was killed; if memory ran out, try fewer processes (-np)") from None
+        raise GuidinoError(
+            "a worker process was killed; if memory ran out, try fewer processes (-np). A script that calls convert() "
+            'with processes > 1 must do so below `if __name__ == "__main__":`'
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,16 +1,11 @@
-"""Cases and their data set as nnU-Net wants them, complete or not at all."""
+"""Cases and their data set as nnU-Net wants them."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
-import shutil
-import signal
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,46 +15,63 @@ from PIL import Image
 
 from nnunetv2_guidino import __version__
 from nnunetv2_guidino.conversion.dataset import Dataset, SourcePair, Split
-from nnunetv2_guidino.conversion.image_files import read_image
-from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.image_files import as_image
+from nnunetv2_guidino.conversion.masks import MaskReading
+from nnunetv2_guidino.conversion.reading import Exif, read_pair
 from nnunetv2_guidino.conversion.workers import map_cases
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import write_json
 
 Size = tuple[int, int]  # height, width
 
 
-def write_case(
-    pair_and_split: tuple[SourcePair, str],
-    target: Path,
-    values: tuple[int, ...] | None,
-    mode: str,
-    size: Size | None,
-) -> dict[str, Any]:
-    """Write one case below `target`; returns its row of mapping.csv."""
+@dataclass(frozen=True)
+class Treatment:
+    """How all cases of a data set are read and written."""
+
+    reading: MaskReading
+    mode: str  # Pillow's, of the images: L or RGB
+    exif: Exif | None = None
+    size: Size | None = None  # None: as they are
+
+
+def write_case(pair_and_split: tuple[SourcePair, str], target: Path, treatment: Treatment) -> dict[str, Any]:
+    """Write one case below `target`; returns its row of mapping.csv. Raises GuidinoError if a file has changed since
+    it was checked, and OSError."""
     pair, split = pair_and_split
-    image = read_image(pair.image, mode)
+    try:
+        picture, mask_picture, _ = read_pair(pair, treatment.exif)
+        image, mask = as_image(picture, treatment.mode), Image.fromarray(treatment.reading.labels(mask_picture))
+    except ValueError as error:
+        raise GuidinoError(f"{pair.image}: was right when it was checked, and no longer is: {error}") from error
     original_size = image.size
-    mask = Image.fromarray(read_mask(pair.mask, values)[0])
-    if size is not None:
-        height, width = size
+    if treatment.size is not None:
+        height, width = treatment.size
         shrinks = width <= image.width and height <= image.height
         image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
         mask = mask.resize((width, height), Image.Resampling.NEAREST)
     suffix = "Ts" if split == "test" else "Tr"
     # Lossless, four times as fast as zlib's default level, and within a few per cent of its size
-    image.save(target / f"images{suffix}" / f"{pair.name}_0000.png", compress_type=zlib.Z_RLE)
-    mask.save(target / f"labels{suffix}" / f"{pair.name}.png", compress_type=zlib.Z_RLE)
+    for picture, file in ((image, f"images{suffix}/{pair.name}_0000.png"), (mask, f"labels{suffix}/{pair.name}.png")):
+        with (target / file).open("xb") as stream:  # x: two names may be one on this file system
+            picture.save(stream, "PNG", compress_type=zlib.Z_RLE)
     row = {
-        "case": pair.name,
-        "original_image": pair.image.path,
-        "original_mask": pair.mask.path,
+        "case": _no_formula(pair.name),
+        "original_image": _no_formula(pair.image.path),
+        "original_mask": _no_formula(pair.mask.path),
         "split": split,
         "width": image.width,
         "height": image.height,
         "foreground_fraction": f"{np.mean(np.asarray(mask) > 0):.6f}",
     }
-    if size is not None:
+    if treatment.size is not None:
         row |= {"original_width": original_size[0], "original_height": original_size[1]}
     return row
+
+
+def _no_formula(text: str) -> str:
+    """The text with an apostrophe before what a spreadsheet would take for a formula and run."""
+    return f"'{text}" if text[:1] in tuple("=+-@") else text
 
 
 def write_dataset(
@@ -68,34 +80,31 @@ def write_dataset(
     dataset: Dataset,
     pairs: Sequence[SourcePair],
     split: Split,
-    mode: str,
-    size: Size | None,
+    treatment: Treatment,
     processes: int,
 ) -> None:
-    """Fill `folder` with the data set that is to be called `name`. `mode` is Pillow's, of the images: L or RGB."""
+    """Fill `folder` with the data set that is to be called `name`. Raises GuidinoError and OSError."""
     for suffix in ("Tr", "Ts") if split.test else ("Tr",):
         (folder / f"images{suffix}").mkdir()
         (folder / f"labels{suffix}").mkdir()
-    write = partial(write_case, target=folder, values=dataset.values, mode=mode, size=size)
+    write = partial(write_case, target=folder, treatment=treatment)
     rows = map_cases(write, [(pair, split.of(pair.name)) for pair in pairs], processes, "writing")
     with (folder / "mapping.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, rows[0].keys())
         table.writeheader()
         table.writerows(rows)
     if split.folds:
-        (folder / "splits_final.json").write_text(json.dumps(split.folds, indent=1) + "\n", encoding="utf-8")
-    _write_description(folder, name, dataset, len(pairs) - len(split.test), mode, size)
+        write_json(folder / "splits_final.json", split.folds, indent=1)
+    _write_description(folder, name, dataset, len(pairs) - len(split.test), treatment)
 
 
-def _write_description(
-    folder: Path, name: str, dataset: Dataset, training_cases: int, mode: str, size: Size | None
-) -> None:
+def _write_description(folder: Path, name: str, dataset: Dataset, training_cases: int, treatment: Treatment) -> None:
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    resized = " Resized to {} × {} pixels (height × width).".format(*size) if size else ""
+    resized = " Resized to {} × {} pixels (height × width).".format(*treatment.size) if treatment.size else ""
     generate_dataset_json(
         str(folder),
-        channel_names={0: "grey"} if mode == "L" else {0: "R", 1: "G", 2: "B"},
+        channel_names={0: "grey"} if treatment.mode == "L" else {0: "R", 1: "G", 2: "B"},
         labels={"background": 0, **{label: value for value, label in enumerate(dataset.labels, start=1)}},
         num_training_cases=training_cases,
         file_ending=".png",
@@ -106,32 +115,3 @@ def _write_description(
         description=dataset.description + resized,
         converted_by=f"nnunetv2-guidino {__version__}",
     )
-
-
-@contextmanager
-def complete_or_absent(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end. If anything goes wrong before, SIGTERM too, `target` stays
-    as it was and the folder is removed."""
-
-    def stop(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    folder, old = (target.with_name(f".{target.name}.{what}-{os.getpid()}") for what in ("incomplete", "old"))
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGTERM, stop) if in_main_thread else None
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        try:
-            if target.exists():
-                target.rename(old)
-            folder.rename(target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, handler)

@@ -37,7 +37,7 @@ def read_case(folder: Path, image_file: Path, mask_file: Path) -> Case:
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{image_file}: {error}") from error
     try:
-        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"), None)[0])
+        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"))[0])
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{mask_file}: {error}") from error
     if image.size != mask.size:

@@ -211,7 +211,7 @@ def test_folder_with_label_maps(tmp_path: Path, nnunet: Path, capsys: pytest.Cap
         np.testing.assert_array_equal(np.asarray(labels), np.select([levels == 255, levels == 100], [1, 2]))
 
 
-@pytest.mark.parametrize("labels", ["a=0", "a=256", "a=1,a=2", "a=1,b=1", "a,b", "background=1", "=1", "a=x", ""])
+@pytest.mark.parametrize("labels", ["a=0", "a=65536", "a=1,a=2", "a=1,b=1", "a,b", "background=1", "=1", "a=x", ""])
 def test_bad_labels(labels: str, source: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         convert("folder", source, "--labels", labels)

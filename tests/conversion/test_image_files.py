@@ -12,8 +12,8 @@ import pytest
 from pairs import draw_image, draw_mask
 from PIL import Image, ImageDraw, ImageFilter
 
-from nnunetv2_guidino.conversion.image_files import read_image
-from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion import masks
+from nnunetv2_guidino.conversion.image_files import decode, read_image
 from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -21,6 +21,14 @@ from nnunetv2_guidino.errors import GuidinoError
 def stored(image: Image.Image, tmp_path: Path, ending: str = ".png", **options: object) -> SourceFile:
     image.save(tmp_path / f"file{ending}", **options)
     return SourceFile(tmp_path, f"file{ending}")
+
+
+def read_mask(file: SourceFile, values: tuple[int, ...] | None) -> tuple[np.ndarray, int]:
+    """Labels by `values`, or of two levels, and the mask's range."""
+    if values is None:
+        return masks.read_mask(file)
+    labels = masks.Values(values).labels(decode(file, deep=True).upright)
+    return labels, int(labels.max())
 
 
 def palette(mask: Image.Image, colours: list[int]) -> Image.Image:
