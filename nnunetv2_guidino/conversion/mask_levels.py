@@ -119,8 +119,6 @@ def _check_one_colour(colours: Array, few: bool) -> None:
     if len(present) > 1:
         what = "is no two-level mask: it has areas of several colours"
         raise ValueError(f"{what}. If they are classes, {_advice(_packed(colours))}")
-            f"is no two-level mask: it has areas of several colours. If they are classes, {_advice(_packed(colours))}"
-        )
 
 
 def _disagree(first: Array, second: Array) -> bool:
