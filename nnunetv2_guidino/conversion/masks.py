@@ -121,8 +121,8 @@ def examine(levels: Array, two_only: bool = True) -> Evidence:
             "save it without noise, and name its levels by --labels" if noisy else f"name its levels: --labels {named}"
         )
         raise ValueError(
-            f"is no two-level mask: it has areas at the levels {', '.join(map(str, plateaus))}. If it has several "
-            f"classes, {advice}"
+            f"is no two-level mask: it has areas at the levels {', '.join(map(str, plateaus))}. If these are classes, "
+            f"{advice}; if soft edges, say where to cut: --cut LEVEL"
         )
     visible, bright, upper = (int(np.count_nonzero(levels >= highest * part)) for part in (1 / 4, 3 / 4, 1 / 2))
     return Evidence(lowest, highest, len(used), area, visible, bright, upper / levels.size)
