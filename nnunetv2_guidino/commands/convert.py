@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
         _print_findings(refused.report)
         print(*refused.report.problems, sep="\n", file=sys.stderr)
         raise
+    except OSError as error:
+        raise GuidinoError(f"{error.filename or args.source[0]}: {error.strerror or error}") from error
     _print_findings(report)
     print(f"masks: {report.masks}")
     print(f"{report.training} training and {report.test} test cases are in {report.folder}")

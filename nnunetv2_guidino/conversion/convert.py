@@ -7,6 +7,7 @@ gets the target's name when it is complete.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ from nnunetv2_guidino.conversion.target import (
 from nnunetv2_guidino.conversion.workers import map_cases
 from nnunetv2_guidino.conversion.writing import Size, Treatment, write_dataset
 from nnunetv2_guidino.errors import GuidinoError
+
+MOST_PIXELS = 2**27  # of a resized image
 
 
 @dataclass
@@ -142,6 +145,8 @@ def _described(dataset: Dataset, source: Path, name: str, labels: Labels | None,
         labels = labels or Labels.parse("foreground")
         dataset = replace(dataset, labels=labels.names, reading=labels.reading)
     if cut is not None:
+        if not 0 <= cut < math.inf:
+            raise GuidinoError(f"--cut {cut:g}: expected a level from 0 on")
         if not isinstance(dataset.reading, TwoLevels) or dataset.reading.foreground is not None:
             raise GuidinoError("--cut is for masks of two levels; --labels with values says all by itself")
         dataset = replace(dataset, reading=replace(dataset.reading, cut=cut))
@@ -153,6 +158,8 @@ def _described(dataset: Dataset, source: Path, name: str, labels: Labels | None,
 def _check_options(processes: int, resize: Size | None, preview: Path | None) -> None:
     if processes < 1 or min(resize or [1]) < 1:
         raise GuidinoError("-np and --resize take numbers from 1 on")
+    if resize and math.prod(resize) > MOST_PIXELS:
+        raise GuidinoError("--resize {} {}: expected at most {:,} pixels".format(*resize, MOST_PIXELS))
     if preview and preview.suffix != ".png":
         raise GuidinoError(f"--preview {preview}: expected a name that ends in .png")
     if preview and not preview.absolute().parent.is_dir():

@@ -76,6 +76,9 @@ def _without_endings(images: Files, masks: Files, found: Found) -> tuple[Files, 
     for image_ending in _endings(images):
         for mask_ending in _endings(masks):
             pairs = len(_shortened(images, image_ending).keys() & _shortened(masks, mask_ending).keys())
+            # x_left and y_right would pair, were both cut: only where that leaves nothing over
+            if image_ending and mask_ending and not 1 < pairs == len(images) == len(masks):
+                continue
             if pairs > best_pairs:
                 best, best_pairs = (image_ending, mask_ending), pairs
     if best_pairs < min(len(images), len(masks)) / 2:

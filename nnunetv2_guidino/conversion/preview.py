@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import whole_file
 
 SIDE = 320  # pixels of a picture in the sheet
 
@@ -31,6 +32,7 @@ def draw_preview(target: Path, cases: Sequence[str], file: Path) -> None:
         sheet.paste(image, (column * SIDE, 0))
         sheet.paste(outlined, (column * SIDE, SIDE))
     try:
-        sheet.save(file)
-    except OSError as error:
-        raise GuidinoError(f"{target} is complete, but --preview {file} could not be written: {error}") from error
+        with whole_file(file) as unfinished:
+            sheet.save(unfinished)
+    except GuidinoError as error:
+        raise GuidinoError(f"{target} is complete, but not --preview: {error}") from error

@@ -40,7 +40,7 @@ def read_pair(pair: SourcePair, exif: Exif | None = None) -> tuple[Image.Image, 
         try:
             pictures.append(decode(file, deep))
         except Exception as error:  # each of Pillow's decoders has its own way to fail on a damaged file
-            problems.append(f"{file}: {error}")
+            problems.append(f"{file}: {str(error) or type(error).__name__}")
     if problems:
         raise UnreadableError(problems)
     image, mask = pictures

@@ -45,9 +45,9 @@ def read_split(files: Iterable[Path], pairs: Sequence[SourcePair], problems: lis
 
 
 def _read_lists(file: Path) -> dict[str, Any] | list[Any]:
-    if file.exists() and not file.is_file():
-        raise GuidinoError(f"{file}: is no regular file; expected a list of cases")
     try:
+        if file.exists() and not file.is_file():
+            raise GuidinoError(f"{file}: is no regular file; expected a list of cases")
         if file.stat().st_size > MAX_BYTES:
             raise GuidinoError(f"{file}: is too large for a list of cases")
         text = file.read_text(encoding="utf-8-sig")

@@ -37,7 +37,9 @@ def map_cases(function: Callable[[Item], Result], items: Sequence[Item], process
     bar = partial(tqdm, total=len(items), desc=title, unit=" cases")
     if processes == 1:
         return list(bar(map(function, items)))
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _leave_with_parent)
+    pool = ProcessPoolExecutor(
+        min(processes, max(len(items), 1)), multiprocessing.get_context("spawn"), _leave_with_parent
+    )
     try:
         return list(bar(pool.map(function, items)))
     except BrokenProcessPool:

@@ -41,6 +41,15 @@ def test_one_missing_mask_among_endings_is_one_problem(tmp_path: Path, nnunet: P
     assert "c.jpg: has no mask (problems: 1" in capsys.readouterr().err
 
 
+def test_endings_do_not_pair_what_differs(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+    """A left image and a right mask, and cases by their numbers."""
+    for image, mask in (("x_left", "x_right"), ("x_1", "x_2")):
+        save(draw_image(), tmp_path / image / "images" / f"{image}.png")
+        save(draw_mask(), tmp_path / image / "masks" / f"{mask}.png")
+        assert convert("folder", tmp_path / image) == 1
+        assert "has no mask" in capsys.readouterr().err
+
+
 def test_endings_of_matching_names_stay(tmp_path: Path, nnunet: Path) -> None:
     assert convert("folder", make_pairs(tmp_path / "set", ["a_mask", "b_mask"])) == 0
     assert (nnunet / "Dataset500_set" / "labelsTr" / "a_mask.png").is_file()

@@ -76,6 +76,11 @@ def test_all_problems_are_reported(source: Path, nnunet: Path, capsys: pytest.Ca
         (["-np", "0"], "numbers from 1 on"),
         (["--resize", "0", "5"], "numbers from 1 on"),
         (["--preview", "a.jpg"], "ends in .png"),
+        (["--preview", "/nowhere/a.png"], "there is no folder /nowhere"),
+        (["--cut", "nan"], "--cut nan: expected a level"),
+        (["--resize", "1000000", "1000000"], "--resize 1000000 1000000: expected at most"),
+        (["--split", "x" * 300], "File name too long"),
+        (["-o", "x" * 300], "File name too long"),
     ],
 )
 def test_bad_arguments(
