@@ -14,6 +14,8 @@ from nnunetv2_guidino.conversion.convert import RefusedError, Report, convert
 from nnunetv2_guidino.conversion.converters import CONVERTERS, load_converter
 from nnunetv2_guidino.conversion.dataset import Dataset
 from nnunetv2_guidino.conversion.labels import Labels
+from nnunetv2_guidino.conversion.photographs import convert_images
+from nnunetv2_guidino.conversion.predictions import convert_predictions
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -23,7 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dataset, text = load_converter(name)
         converter = subparsers.add_parser(name, help=summary, description=text)
         _add_options(converter, dataset)
-        converter.set_defaults(dataset=dataset)
+        converter.set_defaults(dataset=dataset, convert=_run_converter)
+    _add_images(subparsers.add_parser("images", help="images without masks, for a trained model to predict"))
+    _add_predictions(subparsers.add_parser("predictions", help="predictions to masks of 0 and 255, and overlays"))
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write images without masks as a trained model takes them; names and sizes are kept."
+    parser.add_argument("source", metavar="SRC", type=_path, nargs="+", help="images, folders of images, or zips")
+    parser.add_argument("-m", dest="model", metavar="MODEL_FOLDER", type=_path, required=True, help="nnU-Net's")
+    parser.add_argument("-o", dest="output", metavar="FOLDER", type=_path, required=True, help="must not exist yet")
+    _add_processes(parser)
+    parser.set_defaults(convert=_run_images)
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write predictions as masks of 0 and 255 in the images' sizes, and outlines on the images."
+    parser.add_argument("source", metavar="PREDICTIONS", type=_path, help="nnU-Net's folder of predictions")
+    parser.add_argument("-i", dest="images", metavar="IMAGES", type=_path, required=True, help="what was predicted")
+    parser.add_argument("-o", dest="output", metavar="FOLDER", type=_path, required=True, help="must not exist yet")
+    _add_processes(parser)
+    parser.set_defaults(convert=_run_predictions)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-np", dest="processes", metavar="N", type=int, default=_usable_cpus(), help="default: %(default)s"
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
@@ -33,9 +61,7 @@ def _add_options(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
     )
     parser.add_argument("-o", dest="output", metavar="NNUNET_RAW", type=_path, help="default: $nnUNet_raw")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
-    parser.add_argument(
-        "-np", dest="processes", metavar="N", type=int, default=_usable_cpus(), help="default: %(default)s"
-    )
+    _add_processes(parser)
     parser.add_argument("--resize", metavar=("H", "W"), type=int, nargs=2, help="to H × W pixels, e.g. 256 256")
     parser.add_argument("--preview", metavar="FILE.png", type=_path, help="draw three of the converted cases")
     parser.add_argument(
@@ -92,6 +118,28 @@ def _path(text: str) -> Path:
 
 def run(args: argparse.Namespace) -> None:
     try:
+        args.convert(args)
+    except OSError as error:
+        raise GuidinoError(f"{error.filename or args.source}: {error.strerror or error}") from error
+
+
+def _run_images(args: argparse.Namespace) -> None:
+    report = convert_images(args.source, args.model, args.output, args.processes)
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    print(f"{report.cases} images are in {report.folder}")
+    print(*(f"Next: {command}" for command in report.next_commands), sep="\n")
+
+
+def _run_predictions(args: argparse.Namespace) -> None:
+    report = convert_predictions(args.source, args.images, args.output, args.processes)
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    print(f"{report.cases} predictions are in {report.folder}: masks of 0 and 255, and overlays to look at")
+
+
+def _run_converter(args: argparse.Namespace) -> None:
+    try:
         report = convert(
             args.source,
             args.dataset,
@@ -112,8 +160,6 @@ def run(args: argparse.Namespace) -> None:
         _print_findings(refused.report)
         print(*refused.report.problems, sep="\n", file=sys.stderr)
         raise
-    except OSError as error:
-        raise GuidinoError(f"{error.filename or args.source[0]}: {error.strerror or error}") from error
     _print_findings(report)
     print(f"masks: {report.masks}")
     print(f"{report.training} training and {report.test} test cases are in {report.folder}")

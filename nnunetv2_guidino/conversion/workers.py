@@ -34,6 +34,8 @@ def _leave_with_parent() -> None:
 
 
 def map_cases(function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str) -> list[Result]:
+    if processes < 1:
+        raise GuidinoError(f"-np {processes}: expected a number from 1 on")
     bar = partial(tqdm, total=len(items), desc=title, unit=" cases")
     if processes == 1:
         return list(bar(map(function, items)))

@@ -45,20 +45,15 @@ def write_case(pair_and_split: tuple[SourcePair, str], target: Path, treatment: 
     except ValueError as error:
         raise GuidinoError(f"{pair.image}: was right when it was checked, and no longer is: {error}") from error
     original_size = image.size
-    if treatment.size is not None:
-        height, width = treatment.size
-        shrinks = width <= image.width and height <= image.height
-        image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
-        mask = mask.resize((width, height), Image.Resampling.NEAREST)
+    image = resized(image, treatment.size)
+    mask = mask.resize(image.size, Image.Resampling.NEAREST)
     suffix = "Ts" if split == "test" else "Tr"
-    # Lossless, four times as fast as zlib's default level, and within a few per cent of its size
     for picture, file in ((image, f"images{suffix}/{pair.name}_0000.png"), (mask, f"labels{suffix}/{pair.name}.png")):
-        with (target / file).open("xb") as stream:  # x: two names may be one on this file system
-            picture.save(stream, "PNG", compress_type=zlib.Z_RLE)
+        save_new(picture, target / file)
     row = {
-        "case": _no_formula(pair.name),
-        "original_image": _no_formula(pair.image.path),
-        "original_mask": _no_formula(pair.mask.path),
+        "case": no_formula(pair.name),
+        "original_image": no_formula(pair.image.path),
+        "original_mask": no_formula(pair.mask.path),
         "split": split,
         "width": image.width,
         "height": image.height,
@@ -69,9 +64,34 @@ def write_case(pair_and_split: tuple[SourcePair, str], target: Path, treatment: 
     return row
 
 
-def _no_formula(text: str) -> str:
+def resized(image: Image.Image, size: Size | None) -> Image.Image:
+    """The image of that size (None: as it is), by averages over areas where it shrinks."""
+    if size is None:
+        return image
+    height, width = size
+    shrinks = width <= image.width and height <= image.height
+    return image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
+
+
+def save_new(image: Image.Image, file: Path) -> None:
+    """Save an image without loss; OSError if the file exists, as two names may be one on a file system."""
+    with file.open("xb") as stream:
+        # four times as fast as zlib's default level, and within a few per cent of its size
+        options = {"compress_type": zlib.Z_RLE} if file.suffix == ".png" else {}
+        image.save(stream, Image.registered_extensions()[file.suffix], **options)
+
+
+def no_formula(text: str) -> str:
     """The text with an apostrophe before what a spreadsheet would take for a formula and run."""
     return f"'{text}" if text[:1] in tuple("=+-@") else text
+
+
+def write_mapping(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the table that leads from cases to their files."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
 
 
 def write_dataset(
@@ -89,10 +109,7 @@ def write_dataset(
         (folder / f"labels{suffix}").mkdir()
     write = partial(write_case, target=folder, treatment=treatment)
     rows = map_cases(write, [(pair, split.of(pair.name)) for pair in pairs], processes, "writing")
-    with (folder / "mapping.csv").open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, rows[0].keys())
-        table.writeheader()
-        table.writerows(rows)
+    write_mapping(folder / "mapping.csv", rows)
     if split.folds:
         write_json(folder / "splits_final.json", split.folds, indent=1)
     _write_description(folder, name, dataset, len(pairs) - len(split.test), treatment)
@@ -113,5 +130,6 @@ def _write_description(folder: Path, name: str, dataset: Dataset, training_cases
         release=dataset.release or None,
         license=dataset.licence,
         description=dataset.description + resized,
+        **({"resized_to": list(treatment.size)} if treatment.size else {}),
         converted_by=f"nnunetv2-guidino {__version__}",
     )
