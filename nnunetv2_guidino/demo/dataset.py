@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import SourceFile, read_image, read_mask
+from nnunetv2_guidino.conversion.image_files import read_image
+from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
@@ -38,7 +40,7 @@ def read_case(folder: Path, image_file: Path, mask_file: Path) -> Pair:
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{image_file}: {error}") from error
     try:
-        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"), None)[0])
+        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"))[0])
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{mask_file}: {error}") from error
     if image.size != mask.size:
