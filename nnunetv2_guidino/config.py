@@ -90,7 +90,7 @@ class GuideConfig:
         lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
-        encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
+        encoder_source: What was loaded and from where (see source.EncoderSource), filled in with it.
         classes: Number of foreground classes or regions, filled in with it.
 
     Raises:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_guidino.config import LoRA
+from nnunetv2_guidino.encoders.architecture import Layer
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS, align
-from nnunetv2_guidino.encoders.token_encoder import Layer, TokenEncoder
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 
 

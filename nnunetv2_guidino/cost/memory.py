@@ -14,8 +14,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import encoder_cost
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
-from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE, find_encoder, is_cached, read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder, is_cached
+from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.guide.slices import slice_positions
 
 # nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nnunetv2_guidino.config import ENCODER_VARIABLE, default_encoder
 from nnunetv2_guidino.doctor.finding import Finding, reason
-from nnunetv2_guidino.doctor.weights import what_is_wrong
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -19,6 +18,8 @@ A_FOLDER = f"copy a folder with an encoder here and export {ENCODER_VARIABLE}=FO
 
 def examine_encoder() -> Iterator[Finding]:
     """The encoder where plans name none."""
+    from nnunetv2_guidino.encoders import source  # imports torch, which may be what is broken
+
     encoder = default_encoder()
     origin = f"from {ENCODER_VARIABLE}" if os.environ.get(ENCODER_VARIABLE) else "the default"
     what = f"token encoder {encoder} ({origin})"
@@ -27,15 +28,10 @@ def examine_encoder() -> Iterator[Finding]:
         yield _examine_folder(what, folder, f"export {ENCODER_VARIABLE}=FOLDER, one that is whole")
     elif folder.is_file():
         yield Finding(what, "is a file, not a folder", f"export {ENCODER_VARIABLE}=FOLDER, the folder that it is in")
-    elif is_path(encoder):
+    elif source.looks_like_a_path(encoder) or not HUB_NAME.fullmatch(encoder):
         yield Finding(what, "there is no such folder", _folder_remedy(encoder))
     else:
         yield _examine_name(what, encoder)
-
-
-def is_path(encoder: str) -> bool:
-    """Whether an encoder's name can only be meant as a folder: the hub has none that look like it."""
-    return encoder.startswith(("/", ".", "~")) or "\\" in encoder or not HUB_NAME.fullmatch(encoder)
 
 
 def _folder_remedy(encoder: str) -> str:
@@ -46,12 +42,12 @@ def _folder_remedy(encoder: str) -> str:
 
 
 def _examine_name(what: str, encoder: str) -> Finding:
-    from nnunetv2_guidino.encoders import token_encoder
+    from nnunetv2_guidino.encoders import source
 
-    if not token_encoder.is_cached(encoder):
+    if not source.is_cached(encoder):
         return Finding(what, "its weights are not on this machine", _download(encoder))
     try:
-        folder = token_encoder.find_encoder(encoder)
+        folder = source.find_encoder(encoder)
     except Exception as error:
         return Finding(what, f"cannot be found: {reason(error)}", _download(encoder))
     return _examine_folder(what, folder, _download(encoder, again=True))
@@ -73,7 +69,8 @@ def _download(encoder: str, again: bool = False) -> str:
 
 
 def _examine_folder(what: str, folder: Path, remedy: str) -> Finding:
-    from nnunetv2_guidino.encoders import token_encoder
+    from nnunetv2_guidino.doctor.weights import what_is_wrong
+    from nnunetv2_guidino.encoders.architecture import read_encoder_config
 
     fault = what_is_wrong(folder)
     if fault is not None:
@@ -81,7 +78,7 @@ def _examine_folder(what: str, folder: Path, remedy: str) -> Finding:
         lfs = f"git -C {shlex.quote(str(folder.absolute()))} lfs pull" if "Git LFS" in fault and is_clone else None
         return Finding(what, fault, lfs or remedy)
     try:
-        token_encoder.read_encoder_config(folder, None)
+        read_encoder_config(folder, None)
     except Exception as error:
         return Finding(what, f"cannot be used: {reason(error)}", remedy)
     return Finding(what, "its weights are on this machine")

@@ -7,7 +7,10 @@ import time
 
 import torch
 
-from nnunetv2_guidino.encoders.token_encoder import Layer, TokenEncoder, find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.architecture import Layer, read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.errors import GuidinoError
 
 REPETITIONS = 3
 
@@ -16,8 +19,10 @@ def check(encoder: str, layer: Layer, size: int, device: torch.device) -> str:
     """Tokens of a square image of `size` pixels: their grid and width, and the median of the seconds it takes.
 
     Raises:
-        GuidinoError: If the encoder is not there, or does not give one token per patch.
+        GuidinoError: If the encoder is not there, or does not give one token per patch, or there is no such size.
     """
+    if size < 1:
+        raise GuidinoError(f"--size {size}: expected at least 1 pixel")
     folder = find_encoder(encoder)
     token_encoder = TokenEncoder(read_encoder_config(folder, layer), layer, ["ZScoreNormalization"] * 3, size)
     source = token_encoder.load_pretrained(folder, encoder)

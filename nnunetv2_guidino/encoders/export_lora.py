@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 
 from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.architecture import build_vit
+from nnunetv2_guidino.encoders.damage import check_finite
+from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import ADAPTER_NAME, peft_config
-from nnunetv2_guidino.encoders.token_encoder import build_vit
+from nnunetv2_guidino.encoders.names import stable_names, to_installed, to_stable
+from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import read_json, whole_folder
 
 _PREFIX = "token_encoder.vit."
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
     """Write adapter_config.json and adapter_model.safetensors, as PeftModel.from_pretrained reads them.
+
+    They name the layers as the installed transformers does; README.md says of which encoder and version they are.
 
     Args:
         model_folder: nnU-Net's, with plans.json and fold_<fold>/.
@@ -30,7 +38,8 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
         The number of adapted layers.
 
     Raises:
-        GuidinoError: If a file is missing, the model has no adapters, or `output` exists.
+        GuidinoError: If a file is missing or damaged, the model has no adapters or others than plans.json says, or
+            `output` exists.
     """
     if output.exists():
         raise GuidinoError(f"{output} exists already; give -o another folder")
@@ -38,19 +47,63 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
     for file in (plans, weights_file):
         if not file.is_file():
             raise GuidinoError(f"{file} does not exist; expected a folder as nnUNetv2_train leaves it")
-    config = GuideConfig.from_plans(json.loads(plans.read_text()))
+    config = GuideConfig.from_plans(read_json(plans, dict))
     if config.lora is None or config.encoder_config is None:
         raise GuidinoError(f"{plans}: this model was not trained with LoRA (guidino.lora is null)")
-
-    # nnU-Net's checkpoints hold more than tensors
-    weights = torch.load(weights_file, map_location="cpu", weights_only=False)["network_weights"]
-    adapters = {key.removeprefix(_PREFIX): value for key, value in weights.items() if ".lora_" in key}
-    layers = sorted({key.split(".lora_")[0] for key in adapters})
-    model = PeftModel(build_vit(config.encoder_config), peft_config(config.lora, layers, config.encoder), ADAPTER_NAME)
-    model.base_model.model.load_state_dict(adapters, strict=False)
-
-    unfinished = output.with_name(f"{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished, save_embedding_layers=False)
-    unfinished.rename(output)
+    model, layers = _adapted(config, _encoder_weights(weights_file), weights_file)
+    with whole_folder(output) as unfinished:
+        model.save_pretrained(unfinished, save_embedding_layers=False)
+        (unfinished / "README.md").write_text(_card(config, type(model.get_base_model()).__name__), encoding="utf-8")
     return len(layers)
+
+
+def _encoder_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        # nnU-Net's checkpoints hold more than tensors
+        weights = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+        return {key.removeprefix(_PREFIX): value for key, value in weights.items() if key.startswith(_PREFIX)}
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {error}") from error
+
+
+def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:
+    """peft's model with the adapters among `weights`, all of them and no others, and the names of its layers."""
+    assert config.lora is not None  # seen to by the caller, and so is the next
+    assert config.encoder_config is not None
+    vit = build_vit(config.encoder_config)
+    family = family_of(config.encoder_config["model_type"])
+    adapters = {name: value for name, value in to_stable(weights, family).items() if ".lora_" in name}
+    check_finite(adapters, file)
+    installed = {stable: name for name, stable in stable_names(vit.state_dict(), family).items()}
+    layers = sorted({name.split(".lora_")[0] for name in adapters})
+    unknown = [layer for layer in layers if f"{layer}.weight" not in installed]
+    if unknown or not layers:
+        has = f"adapters of {unknown[0]}, which the encoder in plans.json does not have" if unknown else "no adapters"
+        raise GuidinoError(f"{file} has {has}; expected the checkpoint of a training with LoRA and its own plans.json")
+    targets = [installed[f"{layer}.weight"].removesuffix(".weight") for layer in layers]
+    model = PeftModel(vit, peft_config(config.lora, targets, config.encoder), ADAPTER_NAME)
+    own = vit.state_dict()  # with peft's layers by now
+    expected = {name for name in to_stable(own, family) if ".lora_" in name}
+    if adapters.keys() != expected:
+        odd = sorted(adapters.keys() ^ expected)[0]
+        raise GuidinoError(f"{file}: {odd} is there without its counterpart; the adapters are incomplete")
+    try:
+        vit.load_state_dict(to_installed({**to_stable(own, family), **adapters}, own, family))
+    except RuntimeError as error:
+        raise GuidinoError(
+            f"{file}: the adapters are not those that plans.json describes: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model, layers
+
+
+def _card(config: GuideConfig, model_class: str) -> str:
+    """README.md: what the adapters fit."""
+    source = config.encoder_source or {}
+    lines = [f"- {name} {version}" for name, version in versions().items()]
+    return (
+        f"---\nlibrary_name: peft\ntags:\n- lora\n---\n\n# LoRA adapters of a GuiDINO model\n\n"
+        f"Fit: {model_class} with the weights of {config.encoder} (sha256 {source.get('sha256', 'not recorded')}), as "
+        f"transformers {versions()['transformers']} names its layers; target_modules in adapter_config.json are these "
+        f"names. Versions of transformers that name them otherwise need adapters exported there.\n\n"
+        f"Written by `guidino encoder export-lora` with\n\n" + "\n".join(lines) + "\n"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from nnunetv2_guidino.encoders.token_encoder import HUB_FILES, check_folder, file_sha256, hub_errors
+from nnunetv2_guidino.encoders.source import HUB_FILES, check_folder, file_sha256, hub_errors
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -25,7 +25,7 @@ def fetch(name: str, folder: Path) -> list[Path]:
     Raises:
         GuidinoError: If the hub does not give it, or a file is not what the hub says.
     """
-    with hub_errors(name):
+    with hub_errors(name, folder):
         info = HfApi().model_info(name, files_metadata=True)
         # one commit for files and hashes, should the model be updated meanwhile
         snapshot_download(name, revision=info.sha, allow_patterns=HUB_FILES, local_dir=folder)

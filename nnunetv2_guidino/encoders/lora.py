@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.config import LoRA
@@ -29,6 +30,36 @@ def linear_layers(blocks: nn.Module, vit: nn.Module) -> list[str]:
             f"set guidino.lora to null"
         )
     return names
+
+
+def reached(vit: nn.Module, layers: Sequence[str], forward: Callable[[], Tensor]) -> list[str]:
+    """Those of the layers whose output the tokens depend on, in their order: there alone adapters get gradients.
+
+    Some attentions multiply by their layer's weight without calling the layer, and so pass its adapters by.
+
+    Args:
+        vit: The transformer.
+        layers: Names of its linear layers.
+        forward: A pass through it.
+    """
+    added: dict[str, Tensor] = {}
+
+    def add(name: str, output: Tensor) -> Tensor:
+        added[name] = output.new_zeros((), requires_grad=True)  # what an adapter does
+        return output + added[name]
+
+    modules = dict(vit.named_modules())
+    hooks = [
+        modules[name].register_forward_hook(lambda _module, _args, output, name=name: add(name, output))
+        for name in layers
+    ]
+    try:
+        with torch.enable_grad():
+            forward().sum().backward()  # type: ignore[no-untyped-call]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in layers if name in added and added[name].grad is not None]
 
 
 def peft_config(lora: LoRA, target_modules: list[str], encoder: str | None = None) -> Any:
@@ -59,22 +90,28 @@ def merge_adapters(state: dict[str, Tensor], lora: LoRA) -> None:
     """Turn the weights of an encoder with adapters into those of one without, in place: W + alpha / rank · B · A.
 
     Weights without adapters stay as they are.
+
+    Args:
+        state: By the names that Family.stable_name gives.
+        lora: What the adapters were trained with.
     """
-    for key in [key for key in state if ".lora_A." in key]:
-        layer = key.split(".lora_A.")[0]
-        down, up = state.pop(key), state.pop(key.replace(".lora_A.", ".lora_B."))
-        weight = state.pop(f"{layer}.base_layer.weight")
+    for key in [key for key in state if key.endswith(".lora_A.weight")]:
+        layer = key.removesuffix(".lora_A.weight")
+        down, up, weight = state.pop(key), state.pop(f"{layer}.lora_B.weight"), state[f"{layer}.weight"]
         update = (lora.alpha / lora.rank) * (up.float() @ down.float())
         state[f"{layer}.weight"] = (weight.float() + update).to(weight.dtype)
-        if f"{layer}.base_layer.bias" in state:
-            state[f"{layer}.bias"] = state.pop(f"{layer}.base_layer.bias")
 
 
 def parameter_counts(parts: Mapping[str, nn.Module]) -> str:
-    """One line: trainable / total parameters of each part."""
-    counts = []
+    """One line: trainable / total parameters of each part, and which layers LoRA has to leave out."""
+    counts: list[str] = []
+    left_out: list[str] = []
     for name, module in parts.items():
         parameters = list(module.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         counts.append(f"{name} {trainable:,} / {sum(p.numel() for p in parameters):,}")
-    return "Parameters, trainable / total: " + ", ".join(counts)
+        left_out += getattr(module, "not_adapted", [])
+    text = "Parameters, trainable / total: " + ", ".join(counts)
+    if left_out:
+        text += f"; no LoRA on {len(left_out)} layers that the encoder passes by, {left_out[0]} for one"
+    return text

@@ -23,7 +23,7 @@ class KnownEncoder:
         parameters: Of the whole transformer.
         layer: Recommended block, only where one was measured.
         trained_on: What the weights have seen.
-        architecture: As token_encoder.read_encoder_config returns it, to build the encoder without its files.
+        architecture: As architecture.read_encoder_config returns it, to build the encoder without its files.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunetv2_guidino.encoders.source import looks_like_a_path
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -18,6 +19,6 @@ def absolute_encoder(encoder: str) -> str:
         return str(folder.absolute())
     if folder.exists():
         raise GuidinoError(f"encoder {encoder} is a file; give the folder that it is in")
-    if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1 or encoder.endswith("/"):
+    if looks_like_a_path(encoder):
         raise GuidinoError(f"encoder {encoder}: there is no such folder; give one, or a name on the Hugging Face hub")
     return encoder

@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.dice import dice
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guide import guide_counts, guide_loss
 from nnunetv2_guidino.losses.target import Annotation

@@ -21,8 +21,9 @@ from torch import nn
 
 from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.lora import parameter_counts
-from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
+from nnunetv2_guidino.encoders.source import find_encoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss

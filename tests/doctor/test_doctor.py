@@ -28,7 +28,7 @@ def test_each_fault_comes_with_its_remedy(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("nnUNet_raw")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "missing"))
     monkeypatch.delenv("GUIDINO_ENCODER")
-    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.is_cached", lambda encoder: False)
+    monkeypatch.setattr("nnunetv2_guidino.encoders.source.is_cached", lambda encoder: False)
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
     assert "export nnUNet_raw=FOLDER" in printed

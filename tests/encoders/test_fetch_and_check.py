@@ -61,3 +61,9 @@ def test_check_prints_grid_and_seconds(family, tiny_encoder, capsys):
 def test_check_refuses_what_is_no_vit(family, tiny_encoder, capsys):
     assert main(["encoder", "check", str(tiny_encoder(family))]) == 1
     assert "not a vision transformer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--size", "0"), ("--size", "-5"), ("--layer", "0"), ("--layer", "-1")])
+def test_check_refuses_sizes_and_layers_that_there_are_not(option, value, tiny_encoder, capsys):
+    assert main(["encoder", "check", str(tiny_encoder("dinov2")), f"{option}={value}"]) == 1
+    assert "expected at least 1 pixel" in (error := capsys.readouterr().err) or "counted from 1" in error

@@ -9,8 +9,9 @@ from tiny_encoders import DEPTH, FAMILIES
 from torch import nn
 
 from nnunetv2_guidino.config import GATES, LoRA
-from nnunetv2_guidino.encoders.lora import dropouts, linear_layers
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, read_encoder_config
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.encoders.lora import dropouts, linear_layers, parameter_counts, reached
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOLoRA
 from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
@@ -50,6 +51,40 @@ def test_blocks_without_linear_layers_are_refused_by_what_they_hold():
     vit = nn.Sequential(nn.Conv1d(4, 4, 1), nn.LayerNorm(4))
     with pytest.raises(GuidinoError, match="no linear layers in its blocks to adapt, only Conv1d, LayerNorm"):
         linear_layers(vit, vit)
+
+
+def test_layers_that_the_encoder_passes_by_are_left_out_and_named(tiny_encoder):
+    """timm's EVA computes q, k and v from the weight of `qkv`, so that adapters there would never learn."""
+    encoder = adapted(tiny_encoder("timm_eva"))
+    assert encoder.not_adapted == [f"timm_model.blocks.{block}.attn.qkv" for block in range(DEPTH)]
+    encoder.train()(torch.randn(1, 3, 64, 64)).square().sum().backward()
+    adapters = {name: p for name, p in encoder.named_parameters() if "lora_" in name}
+    assert {name.split(".lora_")[0].partition(".blocks.0.")[2] for name in adapters} == {
+        "", "attn.proj", "mlp.fc1", "mlp.fc2"
+    }  # fmt: skip
+    assert all(parameter.grad is not None for parameter in adapters.values())
+    assert "no LoRA on 3 layers that the encoder passes by, timm_model.blocks.0.attn.qkv" in parameter_counts(
+        {"token_encoder": encoder}
+    )
+
+
+def test_encoder_that_passes_all_its_layers_by_is_refused(tiny_encoder, monkeypatch):
+    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.reached", lambda *_: [])
+    with pytest.raises(GuidinoError, match="pass their layers by, so that adapters would not be trained; set guidino"):
+        adapted(tiny_encoder("dinov3"))
+
+
+def test_looking_for_reached_layers_leaves_no_trace():
+    vit = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4)).eval().requires_grad_(False)
+    unused = nn.Linear(4, 4)
+    vit.register_module("unused", unused)
+    state = torch.random.get_rng_state()
+    image = torch.zeros(1, 4)
+    assert reached(vit, ["0", "2", "unused"], lambda: vit[2](vit[1](vit[0](image)))) == ["0", "2"]
+    assert reached(vit, ["0", "2"], lambda: vit[2](vit[0](image).detach())) == ["2"]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not any(module._forward_hooks for module in vit.modules())
+    assert all(parameter.grad is None for parameter in vit.parameters())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -11,20 +11,18 @@ from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 def test_facts_are_the_library_s(name):
     import torch
 
-    from nnunetv2_guidino.encoders.token_encoder import _blocks, _patch_size, build_vit
+    from nnunetv2_guidino.encoders.architecture import build_vit
+    from nnunetv2_guidino.encoders.families import family_of
 
     known = KNOWN_ENCODERS[name]
     with torch.device("meta"):
         vit = build_vit(known.architecture)
     assert sum(p.numel() for p in vit.parameters()) == known.parameters
-    assert len(_blocks(vit)) == known.depth
-    assert _patch_size(vit) == known.patch
-    if hasattr(vit, "timm_model"):
-        assert vit.timm_model.num_features == known.width
-        assert vit.timm_model.num_prefix_tokens == 1 + known.registers
-    else:
-        assert vit.config.hidden_size == known.width
-        assert getattr(vit.config, "num_register_tokens", 0) == known.registers
+    family = family_of(vit.config.model_type)
+    assert len(family.blocks(vit)) == known.depth
+    assert family.patch_size(vit) == known.patch
+    assert family.width(vit) == known.width
+    assert family.prefix_tokens(vit) == 1 + known.registers
     assert known.layer is None or known.layer <= known.depth
 
 
@@ -48,7 +46,7 @@ def test_cost_of_a_dinov2_small():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_keeps_activations_and_few_layers_cost_less(family, tiny_encoder):
-    from nnunetv2_guidino.encoders.token_encoder import read_encoder_config
+    from nnunetv2_guidino.encoders.architecture import read_encoder_config
 
     config = read_encoder_config(tiny_encoder(family), None)
     whole, half = (encoder_cost(config, layer, 64, (64, 64), lora=LoRA()) for layer in (None, 1))
@@ -61,7 +59,8 @@ def test_lora_keeps_activations_and_few_layers_cost_less(family, tiny_encoder):
 def test_kept_activations_are_those_of_a_real_pass(family, tiny_encoder):
     import torch
 
-    from nnunetv2_guidino.encoders.token_encoder import TokenEncoder, read_encoder_config
+    from nnunetv2_guidino.encoders.architecture import read_encoder_config
+    from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
     architecture = read_encoder_config(tiny_encoder(family), None)
     encoder = TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 256, LoRA()).train()

@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 import timm
 import torch
@@ -10,15 +8,8 @@ from transformers import AutoModel
 
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders import token_encoder
-from nnunetv2_guidino.encoders.token_encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TokenEncoder,
-    find_encoder,
-    is_cached,
-    read_encoder_config,
-)
-from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.encoders.token_encoder import IMAGENET_MEAN, IMAGENET_STD, TokenEncoder
 
 ZSCORE = "ZScoreNormalization"
 RGB_UNIT = "RGBTo01Normalization"
@@ -199,111 +190,3 @@ def test_channels_behind_the_image_s_are_left_out(tiny_encoder):
     image = torch.randn(1, 1, 64, 64)
     with_one_hot = torch.cat((image, torch.ones(1, 2, 64, 64)), 1)
     assert torch.equal(encoder(image), encoder(with_one_hot))
-
-
-def test_source_says_what_was_loaded(tiny_encoder):
-    folder = tiny_encoder("dinov3")
-    encoder = TokenEncoder(read_encoder_config(folder, 1), 1, [ZSCORE], 64)
-    source = encoder.load_pretrained(folder, "tiny/dinov3")
-    assert (source.name, source.folder, len(source.sha256)) == ("tiny/dinov3", str(folder), 64)
-    assert source.parameters > sum(p.numel() for p in encoder.vit.parameters())  # of the file, not of the part used
-    assert source.licence == "dinov3-license"
-    assert str(source.licence_url).startswith("https://ai.meta.com/")
-
-
-def test_licence_is_read_from_the_model_card(tiny_encoder, tmp_path):
-    folder = shutil.copytree(tiny_encoder("dinov2"), tmp_path / "encoder")
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    encoder = TokenEncoder(read_encoder_config(folder, None), None, [ZSCORE], 64)
-    source = encoder.load_pretrained(folder, "facebook/dinov2-small")
-    assert (source.licence, source.licence_url) == ("apache-2.0", "https://huggingface.co/facebook/dinov2-small")
-
-
-@pytest.mark.parametrize("family", ["swin", "bert"])
-def test_what_is_not_a_vit_is_refused(family, tiny_encoder):
-    folder = tiny_encoder(family)
-    with pytest.raises(GuidinoError, match="not a vision transformer that returns one token per patch"):
-        load(folder)
-
-
-def test_layer_beyond_the_last_is_refused(tiny_encoder):
-    for layer in (4, [1, 4]):
-        with pytest.raises(GuidinoError, match=r"guidino.layer is .*4\]?, but encoder .* has 3 blocks"):
-            read_encoder_config(tiny_encoder("dinov2"), layer)
-
-
-def test_weights_of_another_architecture_are_refused(tiny_encoder, tmp_path):
-    folder = shutil.copytree(tiny_encoder("dinov3"), tmp_path / "mixed")
-    shutil.copy(tiny_encoder("dinov2") / "model.safetensors", folder)
-    with pytest.raises(GuidinoError, match="cannot be loaded into the architecture"):
-        load(folder)
-
-
-def test_a_truncated_weight_file_is_refused(tiny_encoder, tmp_path):
-    folder = shutil.copytree(tiny_encoder("dinov3"), tmp_path / "broken")
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(GuidinoError, match="the weights cannot be loaded"):
-        load(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("/no/such/folder", "there is no such folder"),
-        ("./relative", "there is no such folder"),
-        ("bad name!", "neither a folder nor a name"),
-        ("facebook/dinov3-vits16-pretrain-lvd1689m", "not in the local cache .*GUIDINO_ENCODER=FOLDER.*HF_HOME"),
-    ],
-)
-def test_missing_encoder_says_what_to_do(name, message, monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(GuidinoError, match=f"(?s){message}"):
-        find_encoder(name)
-    assert not is_cached(name)
-
-
-def test_folder_without_config_or_weights_is_refused(tmp_path):
-    with pytest.raises(GuidinoError, match=r"has no config.json"):
-        find_encoder(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(GuidinoError, match=r"has no \*.safetensors"):
-        find_encoder(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        ("GatedRepoError", "is gated. Accept its licence at https://huggingface.co/org/model and log in"),
-        ("RepositoryNotFoundError", "the Hugging Face hub has no such model"),
-        ("LocalEntryNotFoundError", "cannot be reached"),
-    ],
-)
-def test_hub_answers_become_advice(error, message, monkeypatch):
-    """The hub cannot be asked here: its answers are faked."""
-    import httpx
-    from huggingface_hub import errors
-
-    def hub(name, local_files_only=False, **options):
-        if local_files_only:
-            raise errors.LocalEntryNotFoundError("not cached")
-        kind = getattr(errors, error)
-        if issubclass(kind, errors.HfHubHTTPError):
-            raise kind("refused", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
-        raise kind("no connection")
-
-    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.snapshot_download", hub)
-    with pytest.raises(GuidinoError, match=message):
-        find_encoder("org/model")
-
-
-def test_cache_is_asked_before_the_network(tiny_encoder, monkeypatch):
-    asked = []
-
-    def hub(name, local_files_only=False, **options):
-        asked.append(local_files_only)
-        return str(tiny_encoder("dinov2"))
-
-    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.snapshot_download", hub)
-    find_encoder("org/model")
-    assert asked == [True]

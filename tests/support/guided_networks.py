@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from planned import CHANNELS, CLASSES
 from torch import nn
 
-from nnunetv2_guidino.encoders.token_encoder import read_encoder_config
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.guide.gates import Gate
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
 

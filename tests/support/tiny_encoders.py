@@ -29,6 +29,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "vit": ViTConfig(**_SIZE, intermediate_size=64, image_size=64, patch_size=16),
     "timm_dinov3": TimmWrapperConfig(architecture="vit_small_patch16_dinov3", model_args=_TIMM),
     "timm_dinov2": TimmWrapperConfig(architecture="vit_small_patch14_dinov2", model_args=_TIMM),
+    # its attention multiplies by the weight of `qkv` and does not call it
+    "timm_eva": TimmWrapperConfig(architecture="eva_giant_patch14_224", model_args=_TIMM),
     # not encoders of patch tokens
     "swin": SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1]),
     "bert": BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99),

@@ -1,0 +1,81 @@
+"""What is wrong with a file or with weights: a pointer, a web page, a file cut short, numbers that are none."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nnunetv2_guidino.errors import GuidinoError
+
+_LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
+
+
+def check_files(folder: Path) -> None:
+    """Whether config.json and the weights in an encoder's folder are what their names say, without reading the weights.
+
+    Raises:
+        GuidinoError: Naming the file that is a Git LFS pointer, a web page, empty or cut short, and what to do.
+    """
+    for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        try:
+            damage = _damage(file)
+        except OSError as error:
+            raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+        if damage is not None:
+            raise GuidinoError(f"{file} {damage}. Download it again, for example with `guidino encoder fetch`")
+
+
+def _damage(file: Path) -> str | None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(1024)
+        if not start:
+            return "is empty"
+        if start.startswith(b"version https://git-lfs.github.com/spec/"):
+            return "is a Git LFS pointer, not the file itself (`git lfs pull` brings that)"
+        if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+            return "is a web page, not the file itself: a download was answered with a page, such as one to log in"
+        if file.suffix != ".safetensors":
+            return None
+        if len(start) < 8:
+            return f"is cut short: it has {size} bytes"
+        length = int.from_bytes(start[:8], "little")
+        if length > _LONGEST_HEADER:
+            return "is no safetensors file, whatever its name"
+        stream.seek(8)
+        header = stream.read(length)
+    if len(header) < length:
+        return f"is cut short: it has {size:,} bytes, fewer than its header says of itself"
+    return _wrong_size(header, size - 8 - length)
+
+
+def _wrong_size(header: bytes, found: int) -> str | None:
+    try:
+        tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        expected = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        return "is no safetensors file, whatever its name"
+    if found < expected:
+        return f"is cut short: its tensors have {found:,} bytes of {expected:,}"
+    return None
+
+
+def check_finite(weights: Mapping[str, Tensor], origin: object) -> None:
+    """Whether all weights are numbers; reads each once.
+
+    Args:
+        weights: By name.
+        origin: Where they come from, for the message.
+
+    Raises:
+        GuidinoError: Naming the first tensor that holds NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        # A sum in double precision overflows for no float32, and one bad number spoils it.
+        if tensor.is_floating_point() and not math.isfinite(float(tensor.sum(dtype=torch.float64))):
+            raise GuidinoError(f"{origin}: {name} holds numbers that are none (NaN or infinity): nothing can use these")
