@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import read_json
 
 FILLED_IN = ("encoder_config", "encoder_source", "classes")  # by the training
 
@@ -43,13 +43,10 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
 def read_plans(file: Path) -> dict[str, Any]:
     """Raises GuidinoError, naming the plans beside it, if there is no such file or it is not a JSON object."""
     try:
-        plans = json.loads(file.read_text())
-    except FileNotFoundError as error:
+        return read_json(file, dict)
+    except GuidinoError as error:
+        if file.exists():
+            raise
         beside = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
         there = f"there are {', '.join(beside)}" if beside else "run nnUNetv2_plan_and_preprocess first"
         raise GuidinoError(f"{file} does not exist; {there}") from error
-    except (OSError, json.JSONDecodeError) as error:
-        raise GuidinoError(f"{file} cannot be read as a plans file: {error}") from error
-    if not isinstance(plans, dict):
-        raise GuidinoError(f"{file} is not a plans file: expected a JSON object")
-    return plans
