@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,12 @@ def test_the_nearest_name_is_offered_where_one_is_near():
         lists.find(lists.GATES, "zzz", "x")
     with pytest.raises(GuidinoError, match="expected one of none that there is$"):
         lists.find({}, "zzz", "x")
+
+
+def test_the_reference_has_each_name_and_default():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "guide_settings.md").read_text()
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    for key, table in {"gate": lists.GATES, "gating": lists.GATINGS}.items():
+        assert [name for name in table if f'`"{name}"`' not in rows[key]] == []
+    for name, term in lists.LOSS_TERMS.items():
+        assert rows[f"lambda_{name}"].split("|")[2].strip() == f"{term.weight:g}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.contract import describe
@@ -16,12 +14,12 @@ from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.positions import gated
-from nnunetv2_guidino.guide.pretrained_weights import PretrainedWeights
+from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
-class GuidedNetwork(nn.Module):
+class GuidedNetwork(TakesPretrainedWeights):
     """Gates features of a segmentation network by a guide.
 
     What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
@@ -60,6 +58,7 @@ class GuidedNetwork(nn.Module):
                 "guidino.encoder_config and guidino.classes are missing in the plans. They are filled in when training "
                 "starts: predict with the plans.json in the trained model's folder"
             )
+        self.settings = config
         self.for_prediction = for_prediction
         self.returns_guides = not for_prediction
         self.slice_stride = config.slice_stride
@@ -116,17 +115,6 @@ class GuidedNetwork(nn.Module):
         if not self.returns_guides:
             return outputs
         return [*([outputs] if isinstance(outputs, Tensor) else outputs), logits]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        # That function decides by the names in here what fits, and leaves a network no other say in it.
-        if sys._getframe(1).f_code is load_pretrained_weights.__code__:
-            return PretrainedWeights()
-        return super().state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if isinstance(state_dict, PretrainedWeights):
-            state_dict = state_dict.completed(super().state_dict())
-        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""

@@ -7,16 +7,15 @@ from typing import Any
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.record import RECORD, read_record
+from nnunetv2_guidino.plans import OF_TRAINING, first_difference
 
-# What a prediction depends on. The encoder's name and folder may differ: its weights are in the checkpoint.
-SETTINGS = (
-    "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate", "gating",
-    "lora", "classes",
-)  # fmt: skip
+# The encoder's name and folder may differ, and it has its weights in the checkpoint; their hash must not.
+MAY_DIFFER = tuple(key for key in OF_TRAINING if key != "encoder_source")
 
 
 def check_recorded_guide(file: Path, checkpoint: dict[str, Any], plans: dict[str, Any]) -> None:
-    """Compare the guide that a checkpoint was trained with, key by key.
+    """Compare the guide that a checkpoint was trained with, key by key, before a network is built by plans.json.
 
     Args:
         file: The checkpoint's, for the message.
@@ -26,20 +25,20 @@ def check_recorded_guide(file: Path, checkpoint: dict[str, Any], plans: dict[str
     Raises:
         GuidinoError: If they differ, naming the first key that does.
     """
-    recorded_plans = checkpoint["init_args"].get("plans")
-    if not isinstance(recorded_plans, dict) or PLANS_KEY not in recorded_plans:
+    recorded = _recorded(checkpoint)
+    if recorded is None:
         return
-    recorded, described = (GuideConfig.from_plans(source) for source in (recorded_plans, plans))
-    for key in SETTINGS:
-        trained, now = getattr(recorded, key), getattr(described, key)
-        if trained != now and not (key == "classes" and trained is None):  # filled in when training started
-            raise GuidinoError(
-                f"{file} was trained with guidino.{key} {trained}, but plans.json beside it says {now}; put the "
-                "plans.json of this training back"
-            )
-    trained, now = ((config.encoder_source or {}).get("sha256") for config in (recorded, described))
-    if trained and now and trained != now:
+    if difference := first_difference(GuideConfig.from_plans(plans), recorded, but=MAY_DIFFER):
         raise GuidinoError(
-            f"{file} was trained with an encoder of sha256 {trained}, but plans.json beside it says {now}; put the "
-            "plans.json of this training back"
+            f"{file} was trained with another guide: {difference.describe('in plans.json beside it', 'in it')}; put "
+            "the plans.json of this training back"
         )
+
+
+def _recorded(checkpoint: dict[str, Any]) -> GuideConfig | None:
+    """The guide by the checkpoint's own account; None where it has none."""
+    plans = checkpoint["init_args"].get("plans")
+    if isinstance(plans, dict) and PLANS_KEY in plans and (plans[PLANS_KEY] or {}).get("classes") is not None:
+        return GuideConfig.from_plans(plans)
+    record = checkpoint["network_weights"].get(RECORD)
+    return None if record is None else read_record(record)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from guided_networks import ConstantGuide, build, guide_section
+from guided_networks import Alone, ConstantGuide, build, guide_section
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from planned import ARCHITECTURES, CHANNELS, CLASSES, plans
 from torch import nn
@@ -94,21 +94,10 @@ def test_a_gate_may_hold_parameters(patch_size, gate, per_channel, tiny_encoder)
     torch.testing.assert_close(predicting(patch), network.eval()(patch)[0])
 
 
-class Alone(nn.Module):
-    """A network without encoder and decoder; nnU-Net's switch of deep supervision means nothing to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(CHANNELS, CLASSES, 1)
-
-    def forward(self, patch: torch.Tensor) -> torch.Tensor:
-        return self.convolution(patch)
-
-
 def guided_alone(tiny_encoder, for_prediction=False, **settings: Any) -> GuidedNetwork:
     config = GuideConfig.from_plans({"guidino": guide_section(tiny_encoder("dinov3"), **settings)})
     torch.manual_seed(0)
-    return GuidedNetwork(Alone(), config, ["ZScoreNormalization"] * CHANNELS, for_prediction)
+    return GuidedNetwork(Alone(CHANNELS, CLASSES), config, ["ZScoreNormalization"] * CHANNELS, for_prediction)
 
 
 @pytest.mark.parametrize("gate", ["skips", "bottleneck"])
@@ -131,6 +120,37 @@ def test_network_without_encoder_and_decoder_is_gated_at_its_input(gating, tiny_
     predicting = guided_alone(tiny_encoder, for_prediction=True, gate="input", gating=gating).eval()
     predicting.load_state_dict(network.state_dict())
     torch.testing.assert_close(predicting(patch), network.eval()(patch)[0])
+
+
+def test_plans_may_name_a_network_of_anybody_s(planned_trainer):
+    """Without encoder and decoder, through nnU-Net's own hooks; it has one output, and so three strides."""
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": "input"})
+    trainer.configuration_manager.configuration["architecture"] = {
+        "network_class_name": "guided_networks.Alone",
+        "arch_kwargs": {"strides": [[1, 1]] * 3},
+        "_kw_requires_import": [],
+    }
+    trainer.initialize()
+    trainer.set_deep_supervision_enabled(True)
+    data, labels = torch.randn(2, CHANNELS, 32, 48), torch.zeros(2, 1, 32, 48)
+    before = trainer.network.network.convolution.weight.clone()
+    trainer.train_step({"data": data, "target": [labels, labels]})
+    assert not torch.equal(trainer.network.network.convolution.weight, before)
+    trainer.validation_step({"data": data, "target": [labels, labels]})
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.returns_guides = False
+    assert trainer.network(data).shape == (2, CLASSES, 32, 48)
+
+
+@pytest.mark.parametrize("gating", GATINGS)
+@pytest.mark.parametrize("gate", GATES)
+def test_checkpoints_of_version_0_1_0_have_all_that_is_asked_for(gate, gating, tiny_encoder):
+    """Its gates had no name in them, and these have none."""
+    network = build(plans(guide_section(tiny_encoder("dinov3"), gate=gate, gating=gating)))
+    assert list(network.gate.state_dict()) == []
+    book = {name for name in network.state_dict() if name.startswith("tokenbook.")}
+    names = ("prototypes", "weight_logits", "scale", "offset", "projection.weight", "projection.bias")
+    assert book == {f"tokenbook.{name}" for name in names}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook
 
 
 def numpy_tokenbook(book: TokenBook, tokens: np.ndarray) -> np.ndarray:
-    """Equation (1), token by token and prototype by prototype."""
+    """Equation 1, token by token and prototype by prototype."""
     value = {name: parameter.detach().double().numpy() for name, parameter in book.named_parameters()}
     alpha = np.exp(value["weight_logits"])
     alpha /= alpha.sum(1, keepdims=True)

@@ -57,3 +57,14 @@ class PerChannel(Gate):
 
     def factor(self, guide: torch.Tensor) -> torch.Tensor:
         return 1 + guide * self.strength.reshape(-1, *[1] * (guide.ndim - 2))
+
+
+class Alone(nn.Module):
+    """A network without encoder and decoder; nnU-Net's switch of deep supervision means nothing to it."""
+
+    def __init__(self, input_channels: int, num_classes: int, deep_supervision: bool = False, strides: Any = None):
+        super().__init__()
+        self.convolution = nn.Conv2d(input_channels, num_classes, 1)
+
+    def forward(self, patch: torch.Tensor) -> torch.Tensor:
+        return self.convolution(patch)

@@ -93,7 +93,7 @@ def build_trainer(
         architecture: One of lists.ARCHITECTURES; None: a planned network.
     """
     from nnunetv2_guidino.architectures.registry import planned_architecture
-    from nnunetv2_guidino.training.guided import trainer_class
+    from nnunetv2_guidino.training.naming import trainer_class
 
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
     planned = plans(settings, patch_size=patch_size, spacing=spacing).plans

@@ -1,0 +1,114 @@
+"""nnUNetTrainerGuiDINOBaseline: what a guided training is compared with, and what it stands on."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+from nnunetv2_guidino.files import whole_file
+from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
+from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything
+
+
+class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
+    """Stock network and loss at the length and seed that the name gives: what a guided training is compared with.
+
+    Checkpoints are written atomically.
+    """
+
+    epochs: int | None = None
+    iterations: int | None = None
+    seed: int | None = None
+
+    output_folder_base: str  # nnU-Net's
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    ):
+        show_errors_as_one_line()
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+        if self.iterations is not None:
+            # nnU-Net's 50 validation iterations for 250 of training
+            self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
+            self.num_iterations_per_epoch = self.iterations
+
+    def initialize(self) -> None:
+        if self.seed is not None:
+            seed_everything(self.seed)
+        super().initialize()
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        if self.seed is None:
+            return super().get_dataloaders()
+        # Not the stream of an earlier part of this training, and another one on each GPU.
+        seed_everything(self.seed, self.current_epoch, self.local_rank)
+        with environment_variable("nnUNet_n_proc_DA", "0"):
+            loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
+        processes = get_allowed_n_proc_DA()
+        if processes == 0:
+            return loaders[0], loaders[1]
+        # nnU-Net's own augmenter takes batches in the order in which its workers finish; this one takes them in turn.
+        train, validation = (
+            MultiThreadedAugmenter(
+                SeededDataLoader(loader, (self.seed, self.current_epoch, self.local_rank, part)),
+                None,
+                count,
+                pin_memory=self.device.type == "cuda",
+                wait_time=0.002,
+            )
+            for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
+        )
+        return train, validation
+
+    def on_train_start(self) -> None:
+        """nnU-Net writes plans.json and its companions in place: here, into a folder from which they go on whole.
+
+        A kill at any moment leaves the earlier ones, and whoever reads them meanwhile finds them whole.
+        """
+        folder = self.output_folder_base
+        with tempfile.TemporaryDirectory() as written:
+            self.output_folder_base = written
+            try:
+                super().on_train_start()
+                self._place_files(Path(folder))
+            finally:
+                self.output_folder_base = folder
+
+    def plot_network_architecture(self) -> None:
+        """The hook that nnU-Net calls once they are written."""
+        self._place_files(Path(self.output_folder).parent)
+        super().plot_network_architecture()
+
+    def _place_files(self, folder: Path) -> None:
+        written, self.output_folder_base = Path(self.output_folder_base), str(folder)
+        if written == folder or self.local_rank != 0:
+            return
+        self.claim_model_folder()
+        for file in written.iterdir():
+            with whole_file(folder / file.name) as unfinished:
+                shutil.copyfile(file, unfinished)
+
+    def claim_model_folder(self) -> None:
+        """Called when plans.json is about to be written; raises GuidinoError if it must not be."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # writes nothing
+            return
+        # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
+        with whole_file(Path(filename)) as unfinished:
+            super().save_checkpoint(str(unfinished))
