@@ -15,12 +15,10 @@ from nnunetv2_guidino.encoders.architecture import build_vit
 from nnunetv2_guidino.encoders.damage import check_finite
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import ADAPTER_NAME, peft_config
-from nnunetv2_guidino.encoders.names import stable_names, to_installed, to_stable
+from nnunetv2_guidino.encoders.names import ENCODER_PREFIX, network_to_stable, stable_names, to_installed, to_stable
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
-
-_PREFIX = "token_encoder.vit."
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -50,18 +48,17 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
     config = GuideConfig.from_plans(read_json(plans, dict))
     if config.lora is None or config.encoder_config is None:
         raise GuidinoError(f"{plans}: this model was not trained with LoRA (guidino.lora is null)")
-    model, layers = _adapted(config, _encoder_weights(weights_file), weights_file)
+    model, layers = _adapted(config, _network_weights(weights_file), weights_file)
     with whole_folder(output) as unfinished:
         model.save_pretrained(unfinished, save_embedding_layers=False)
         (unfinished / "README.md").write_text(_card(config, type(model.get_base_model()).__name__), encoding="utf-8")
     return len(layers)
 
 
-def _encoder_weights(file: Path) -> dict[str, Tensor]:
+def _network_weights(file: Path) -> dict[str, Tensor]:
     try:
         # nnU-Net's checkpoints hold more than tensors
-        weights = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
-        return {key.removeprefix(_PREFIX): value for key, value in weights.items() if key.startswith(_PREFIX)}
+        return dict(torch.load(file, map_location="cpu", weights_only=False)["network_weights"])
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {error}") from error
 
@@ -72,7 +69,8 @@ def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tup
     assert config.encoder_config is not None
     vit = build_vit(config.encoder_config)
     family = family_of(config.encoder_config["model_type"])
-    adapters = {name: value for name, value in to_stable(weights, family).items() if ".lora_" in name}
+    stable = network_to_stable(weights, family)
+    adapters = {name.removeprefix(ENCODER_PREFIX): value for name, value in stable.items() if ".lora_" in name}
     check_finite(adapters, file)
     installed = {stable: name for name, stable in stable_names(vit.state_dict(), family).items()}
     layers = sorted({name.split(".lora_")[0] for name in adapters})
@@ -83,16 +81,16 @@ def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tup
     targets = [installed[f"{layer}.weight"].removesuffix(".weight") for layer in layers]
     model = PeftModel(vit, peft_config(config.lora, targets, config.encoder), ADAPTER_NAME)
     own = vit.state_dict()  # with peft's layers by now
-    expected = {name for name in to_stable(own, family) if ".lora_" in name}
-    if adapters.keys() != expected:
-        odd = sorted(adapters.keys() ^ expected)[0]
-        raise GuidinoError(f"{file}: {odd} is there without its counterpart; the adapters are incomplete")
-    try:
-        vit.load_state_dict(to_installed({**to_stable(own, family), **adapters}, own, family))
-    except RuntimeError as error:
-        raise GuidinoError(
-            f"{file}: the adapters are not those that plans.json describes: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    expected = {name: value.shape for name, value in to_stable(own, family).items() if ".lora_" in name}
+    for name in sorted(adapters.keys() | expected.keys()):
+        if name not in adapters or name not in expected:
+            raise GuidinoError(f"{file}: {name} is there without its counterpart; the adapters are incomplete")
+        if adapters[name].shape != expected[name]:
+            raise GuidinoError(
+                f"{file}: {name} has shape {tuple(adapters[name].shape)}, and {tuple(expected[name])} by plans.json; "
+                f"expected the plans.json of this training"
+            )
+    vit.load_state_dict(to_installed({**to_stable(own, family), **adapters}, own, family))
     return model, layers
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nnunetv2_guidino.encoders.families import Family
 
+ENCODER_PREFIX = "token_encoder.vit."  # of the transformer in a guided network
 # Parameters that a checkpoint may lack, or have in excess, because no forward pass uses them.
 UNUSED_PARAMETERS = ("mask_token", "pooler")
 
@@ -49,3 +50,14 @@ def to_installed(state: Mapping[str, Tensor], own: Mapping[str, Tensor], family:
         if stable in installed or not is_unused(stable):
             result[installed.get(stable, stable)] = tensor
     return result
+
+
+def network_to_stable(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """A guided network's state dict, of version 0.1.0 too, with the encoder's tensors by our checkpoints' names."""
+    encoder = {key.removeprefix(ENCODER_PREFIX): value for key, value in state.items() if _is_encoder(key)}
+    stable = {f"{ENCODER_PREFIX}{name}": value for name, value in to_stable(encoder, family).items()}
+    return {**{key: value for key, value in state.items() if not _is_encoder(key)}, **stable}
+
+
+def _is_encoder(key: str) -> bool:
+    return key.startswith(ENCODER_PREFIX)

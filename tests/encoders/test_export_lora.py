@@ -1,9 +1,15 @@
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from planned import CHANNELS, save_model_folder
 from tiny_encoders import FAMILIES
 from torch import nn
+from transformers import AutoModel
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
@@ -30,6 +36,74 @@ def test_peft_loads_what_was_exported(family, layer, planned_trainer, tiny_encod
     frozen.vit = PeftModel.from_pretrained(frozen.vit, output).eval()
     image = torch.randn(1, CHANNELS, 64, 64)
     torch.testing.assert_close(frozen(image), adapted(image))
+
+
+@pytest.fixture
+def adapted_model(planned_trainer, tiny_encoder) -> Path:
+    trainer = planned_trainer("nnUNetTrainerGuiDINOLoRA", guide={"encoder": str(tiny_encoder("dinov2"))})
+    trainer.initialize()
+    save_model_folder(trainer)
+    return Path(trainer.output_folder_base)
+
+
+def changed_weights(model: Path, change) -> None:
+    file = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["network_weights"] = change(dict(checkpoint["network_weights"]))
+    torch.save(checkpoint, file)
+
+
+LAYER = "token_encoder.vit.blocks.0.attention.query"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: {k.replace("attention.query", "attention.nowhere"): v for k, v in w.items()},
+            "nowhere, which the",
+        ),
+        (lambda w: {k: v for k, v in w.items() if ".lora_" not in k}, "has no adapters"),
+        (
+            lambda w: {k: v for k, v in w.items() if k != f"{LAYER}.lora_B.weight"},
+            "query.lora_B.weight is there w",
+        ),
+        (
+            lambda w: {**w, f"{LAYER}.lora_A.weight": torch.zeros(3, 32)},
+            r"query.lora_A.weight has shape \(3, 32\), and",
+        ),
+        (lambda w: {**w, f"{LAYER}.lora_A.weight": torch.full((8, 32), float("nan"))}, "NaN or infinity"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(change, message, adapted_model, tmp_path, capsys):
+    changed_weights(adapted_model, change)
+    assert main(["encoder", "export-lora", str(adapted_model), "-o", str(tmp_path / "adapter")]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_adapters_say_what_they_fit(adapted_model, tiny_encoder, tmp_path):
+    assert main(["encoder", "export-lora", str(adapted_model), "-o", str(tmp_path / "adapter")]) == 0
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    source = json.loads((adapted_model / "plans.json").read_text())["guidino"]["encoder_source"]
+    assert source["sha256"] in card
+    assert f"Dinov2Model with the weights of {tiny_encoder('dinov2')}" in card
+    assert f"- transformers {transformers.__version__}" in card
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    names = {name for name, _ in AutoModel.from_pretrained(tiny_encoder("dinov2")).named_modules()}
+    assert set(config["target_modules"]) <= names
+
+
+def test_damaged_model_folder_is_named(adapted_model, tmp_path, capsys):
+    checkpoint, plans = adapted_model / "fold_0" / "checkpoint_final.pth", adapted_model / "plans.json"
+    for file, content, message in (
+        (checkpoint, checkpoint.read_bytes()[:1000], "checkpoint_final.pth cannot be read as a checkpoint"),
+        (checkpoint, b"", "checkpoint_final.pth cannot be read as a checkpoint"),
+        (plans, b"[", "plans.json is no JSON file"),
+    ):
+        file.write_bytes(content)
+        assert main(["encoder", "export-lora", str(adapted_model), "-o", str(tmp_path / "adapter")]) == 1
+        assert message in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import nn
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.families import ViT, family_of
-from nnunetv2_guidino.encoders.names import stable_names
+from nnunetv2_guidino.encoders.names import network_to_stable, stable_names
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
 # As transformers has called the parts of a block at some time in 5.x, and as our checkpoints call them.
@@ -74,6 +74,17 @@ def test_state_dict_has_stable_names_and_takes_those_of_the_library(family, lora
         installed.load_state_dict({**state, "vit.blocks.0.surplus": torch.zeros(1)})
     with pytest.raises(RuntimeError, match="Missing key"):
         installed.load_state_dict(keep(state, "to_rgb."))
+
+
+def test_a_network_s_state_dict_of_0_1_0_becomes_one_of_ours(tiny_encoder):
+    architecture = read_encoder_config(tiny_encoder("dinov3"), None)
+    encoder = TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 64, LoRA())
+    old = {f"token_encoder.vit.{name}": value for name, value in encoder.vit.state_dict().items()}
+    new = {f"token_encoder.{name}": value for name, value in encoder.state_dict().items()}
+    for state in (old, new):
+        stable = network_to_stable({"network.layer.0.weight": torch.ones(1), **state}, encoder.family)
+        assert stable.pop("network.layer.0.weight") == 1
+        assert stable.keys() == new.keys()
 
 
 def keep(state: dict, start: str) -> dict:

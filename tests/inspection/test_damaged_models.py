@@ -70,7 +70,7 @@ def without(key: str):
 
 
 def drop_weight(checkpoint) -> None:
-    checkpoint["network_weights"].pop(next(iter(checkpoint["network_weights"])))
+    checkpoint["network_weights"].pop("tokenbook.prototypes")
 
 
 def nan_weights(checkpoint) -> None:
