@@ -14,7 +14,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def test_ci_runs_the_readme_s_test_command():
-    commands = re.findall(r"python3 -m venv .*pytest", (REPOSITORY / "README.md").read_text())
+    commands = re.findall(r"python3 -m venv .*pytest.*", (REPOSITORY / "README.md").read_text())
     assert len(commands) == 1
     assert commands[0] in (REPOSITORY / ".ci" / "run").read_text().splitlines()
 
