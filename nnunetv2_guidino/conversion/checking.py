@@ -51,7 +51,7 @@ def inspect(pair: SourcePair, reading: MaskReading, may_be_grey: bool, exif: Exi
 
 def _look_at(mask: Image.Image, reading: MaskReading) -> tuple[Evidence | None, frozenset[int]]:
     if not isinstance(reading, TwoLevels):
-        return None, frozenset(np.unique(reading.labels(mask)).tolist())
+        return None, frozenset(np.flatnonzero(np.bincount(reading.labels(mask).ravel())).tolist())
     levels = reading.levels(mask)
     return examine(levels, two_only=reading.cut is None), frozenset()
 

@@ -59,12 +59,13 @@ def two_levels(mask: Image.Image) -> Array:
         return np.asarray(mask.convert("L"))
     if not mask.has_transparency_data:
         return _by_colour_or_index(mask, mask)
-    alpha, plain = np.asarray(mask.convert("RGBA").getchannel("A")), mask.convert("RGBA").convert("RGB")
+    plain = mask.convert("RGBA").convert("RGB")
+    alpha = np.asarray(mask.convert("RGBA").getchannel("A"))
     if alpha.min() == alpha.max():  # says nothing
         return _by_colour_or_index(mask, plain)
-    if len(_distinct(np.asarray(plain))) == 1:
+    if _is_uniform(np.asarray(plain)):
         return alpha
-    levels = _by_colour(np.asarray(on_black(mask).convert("RGB")))
+    levels = _by_colour(on_black(mask).convert("RGB"))
     if _disagree(levels, alpha):
         raise ValueError("says one thing by its colours and another by its transparency; save it without the latter")
     return levels
@@ -79,10 +80,14 @@ def _whole_numbers(levels: Array) -> Array:
 
 
 def _by_colour_or_index(mask: Image.Image, plain: Image.Image) -> Array:
-    colours = np.asarray(plain.convert("RGB"))
-    if mask.mode == "P" and len(_distinct(colours)) == 1:
+    colours = plain.convert("RGB")
+    if mask.mode == "P" and _is_uniform(np.asarray(colours)):
         return np.asarray(mask)
     return _by_colour(colours)
+
+
+def _is_uniform(colours: Array) -> bool:
+    return bool((colours == colours[0, 0]).all())
 
 
 def _packed(colours: Array) -> Array:
@@ -96,12 +101,14 @@ def _distinct(colours: Array) -> Array:
     return np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1)
 
 
-def _by_colour(colours: Array) -> Array:
+def _by_colour(picture: Image.Image) -> Array:
     """The brightness of a mask in one colour on black."""
-    distinct = _distinct(colours)
-    if (np.ptp(distinct, axis=-1) > SPREAD).any():
-        _check_one_colour(colours, few=len(distinct) <= FEW)
-    return np.asarray(Image.fromarray(colours).convert("L"))
+    if not is_grey(picture):
+        colours = np.asarray(picture)
+        distinct = _distinct(colours)
+        if (np.ptp(distinct, axis=-1) > SPREAD).any():
+            _check_one_colour(colours, few=len(distinct) <= FEW)
+    return np.asarray(picture.convert("L"))
 
 
 def _check_one_colour(colours: Array, few: bool) -> None:

@@ -60,9 +60,10 @@ class TwoLevels:
 
     def levels(self, mask: Image.Image) -> Array:
         """The distance (height, width) from the background's level towards that of the foreground."""
-        levels = two_levels(mask).astype(np.int32)
+        levels = two_levels(mask)
         if self.foreground is None:
             return levels
+        levels = levels.astype(np.int32)
         towards = 1 if self.foreground > self.background else -1
         return np.asarray(np.clip((levels - self.background) * towards, 0, None))
 
@@ -100,11 +101,12 @@ def examine(levels: Array, two_only: bool = True) -> Evidence:
     window in the middle of the range that is flat to a 16th of it is neither; soft edges leave a few by chance. Label
     maps without noise are known by their few levels, each with an area of its own, wherever in the range they lie.
     """
-    used, counts = np.unique(levels, return_counts=True)
+    counts = np.bincount(levels.ravel())
+    used = np.flatnonzero(counts)
     lowest, highest = int(used[0]), int(used[-1])
     noisy = len(used) > FEW
     top, area = highest, None if noisy else highest
-    plateaus = used[counts >= levels.size / 100].tolist()
+    plateaus = np.flatnonzero(counts >= levels.size / 100).tolist()
     if len(used) > 2 and (noisy or len(plateaus) <= 2) and min(levels.shape) >= WINDOW:
         minimum, maximum = in_windows(np.minimum, levels), in_windows(np.maximum, levels)
         if noisy:

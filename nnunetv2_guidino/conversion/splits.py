@@ -15,6 +15,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 
 FEWEST = 5  # training cases that nnU-Net can make its five folds of
+LONGEST = 4096  # letters of a path
 ROLES = ("train", "val", "test")
 
 
@@ -67,6 +68,8 @@ def _role(title: str, file: Path) -> str:
 
 def _names(names: Any, where: str) -> list[str]:
     """The names of cases, from file names or paths too."""
+    if isinstance(names, list) and any(isinstance(name, str) and len(name) > LONGEST for name in names):
+        raise GuidinoError(f"{where}: has a line of more than {LONGEST} letters; expected names of cases")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise GuidinoError(f"{where}: expected a list of names of cases")
     stripped = (re.sub(rf"{IMAGE_SUFFIX}$", "", PurePosixPath(name.strip()).name) for name in names)
