@@ -106,7 +106,10 @@ def _header(file: Path) -> Header:
         for ending, read in HEADERS.items():
             if Path(file).name.endswith(ending):
                 stream.seek(0)
-                return read(stream)
+                header = read(stream)
+                if min(header.shape, default=0) < 1:
+                    raise DamagedError(f"its header says that its sides are {header.shape}")
+                return header
     return Header((), 0, 0)  # no format of nnU-Net's: its reader says so
 
 
@@ -171,7 +174,9 @@ def _check_tiff(stream: BinaryIO) -> None:
 
     stream.seek(8 if large else 4)
     seen: set[int] = set()
-    while (page := integer(offset)) and page not in seen:
+    while page := integer(offset):
+        if page in seen:
+            raise DamagedError("its pages follow each other in a circle; copy or write it again")
         seen.add(page)
         stream.seek(page)
         stream.seek(entry * integer(number), 1)

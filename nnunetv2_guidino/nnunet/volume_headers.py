@@ -83,9 +83,11 @@ def _nifti(stream: BinaryIO) -> Header:
             break
     if len(start) < 348:
         raise EOFError
-    kind = {b"n+1\0": nibabel.Nifti1Header, b"n+2\0": nibabel.Nifti2Header}
-    header = next((kind[m](start[:n]) for n, m in ((348, start[344:348]), (540, start[4:8])) if m in kind), None)
-    if header is None:
+    if start[344:348] == b"n+1\0":
+        header = nibabel.Nifti1Header(start[:348], check=False)
+    elif start[4:8] == b"n+2\0":
+        header = nibabel.Nifti2Header(start[:540], check=False)
+    else:
         raise DamagedError("it is no NIfTI file of header and pixels")
     shape = tuple(int(side) for side in header.get_data_shape())
     size = prod(shape) * header.get_data_dtype().itemsize

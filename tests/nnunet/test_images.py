@@ -110,6 +110,17 @@ def test_files_with_a_check_sum_are_refused_when_damaged(name, tmp_path):
             read(file, reader, "read_seg")
 
 
+def test_a_circle_of_pages_comes_to_an_end(tmp_path):
+    file = write(tmp_path, "a.compressed.tiff")
+    data = bytearray(file.read_bytes())
+    first = int.from_bytes(data[4:8], "little")
+    following = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[following : following + 4] = first.to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(GuidinoError, match="in a circle"):
+        check_whole(file)
+
+
 SAID = {
     "empty": (b"", "it is empty"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
