@@ -6,7 +6,6 @@ for testing, drawn with a fixed seed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,31 +14,16 @@ if __name__ == "__main__" and not __package__:  # run as a script: the clone nee
 
 import numpy as np
 
-from nnunetv2_guidino.conversion import conversion
-from nnunetv2_guidino.conversion.conversion import Case, Dataset, Split
-from nnunetv2_guidino.conversion.image_files import SourceFile
+from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, SourcePair, Split
+from nnunetv2_guidino.conversion.sources import SourceFile
 
 SEED = 12345  # the seed of nnU-Net's own splits
 
-KVASIR_SEG = Dataset(
-    id=501,
-    name="KvasirSEG",
-    image=conversion.IMAGES,
-    mask=conversion.MASKS,
-    layout="images/ID.jpg and masks/ID.jpg",
-    labels=("polyp",),
-    counts={"": 1000},
-    reference="https://datasets.simula.no/kvasir-seg/ Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020",
-    licence="research and educational use; commercial use needs the authors' written permission",
-    release="2019-11",
-    description="Polyps in colonoscopy images.",
-)
 
-
-def split_80_10_10(cases: list[Case], problems: list[str]) -> Split:
+def split_80_10_10(pairs: list[SourcePair], _: list[SourceFile], problems: list[str]) -> Split:
     """A tenth of the cases for testing and a tenth for validation, drawn from the sorted names."""
     # RandomState, since numpy promises that its numbers never change
-    names = np.random.RandomState(SEED).permutation(sorted(case.name for case in cases)).tolist()
+    names = np.random.RandomState(SEED).permutation(sorted(pair.name for pair in pairs)).tolist()
     tenth = max(1, round(len(names) / 10))
     if 0 < len(names) < 3:
         problems.append(f"{len(names)} cases cannot be split into training, validation and test; pass --no-split")
@@ -47,20 +31,20 @@ def split_80_10_10(cases: list[Case], problems: list[str]) -> Split:
     return Split(frozenset(test), ({"train": sorted(train), "val": sorted(val)},))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    conversion.add_arguments(parser, KVASIR_SEG.id)
-    split = parser.add_mutually_exclusive_group()
-    split.add_argument("--split", metavar="FILE", type=Path, nargs="+", help=conversion.SPLIT_HELP)
-    split.add_argument("--no-split", action="store_true", help="all cases for training, in nnU-Net's own five folds")
-
-
-def run(args: argparse.Namespace) -> None:
-    def split_cases(cases: list[Case], _: list[SourceFile], problems: list[str]) -> Split:
-        if args.no_split:
-            return Split()
-        return conversion.read_split(args.split, cases, problems) if args.split else split_80_10_10(cases, problems)
-
-    conversion.convert(args, KVASIR_SEG, split_cases)
+DATASET = Dataset(
+    id=501,
+    name="KvasirSEG",
+    image=IMAGES,
+    mask=MASKS,
+    layout="images/ID.jpg and masks/ID.jpg",
+    labels=("polyp",),
+    split=split_80_10_10,
+    counts={"": 1000},
+    reference="https://datasets.simula.no/kvasir-seg/ Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020",
+    licence="research and educational use; commercial use needs the authors' written permission",
+    release="2019-11",
+    description="Polyps in colonoscopy images.",
+)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,28 @@ imagesTs and labelsTs.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion import conversion
-from nnunetv2_guidino.conversion.conversion import Case, Dataset, Split
-from nnunetv2_guidino.conversion.image_files import SourceFile
+from nnunetv2_guidino.conversion.dataset import Dataset, SourcePair, Split
+from nnunetv2_guidino.conversion.sources import SourceFile
 
+COUNTS = {"Training": 2000, "Validation": 150, "Test_v2": 600}
 PART = r"ISIC-2017_(?P<part>Training|Validation|Test_v2)"
 
-ISIC2017 = Dataset(
+
+def official_split(pairs: list[SourcePair], _: list[SourceFile], problems: list[str]) -> Split:
+    """The published parts: fold 0 trains on Training and validates on Validation, Test_v2 is for testing."""
+    names = {part: sorted(pair.name for pair in pairs if pair.part == part) for part in COUNTS}
+    fold = {"train": names["Training"], "val": names["Validation"]}
+    # without one of the two parts nothing is left of the official fold
+    return Split(frozenset(names["Test_v2"]), (fold,) if fold["train"] and fold["val"] else ())
+
+
+DATASET = Dataset(
     id=502,
     name="ISIC2017",
     # the digits keep ISIC_*_superpixels.png out
@@ -27,27 +35,14 @@ ISIC2017 = Dataset(
     mask=rf"{PART}_Part1_GroundTruth/(?P<stem>ISIC_\d+)(?i:_segmentation\.png)",
     layout="ISIC-2017_{Training,Validation,Test_v2}_Data and ISIC-2017_{…}_Part1_GroundTruth",
     labels=("lesion",),
-    counts={"Training": 2000, "Validation": 150, "Test_v2": 600},
+    split=official_split,
+    test_part="Test_v2",
+    counts=COUNTS,
     reference="https://challenge.isic-archive.com/data/#2017 Codella et al., arXiv:1710.05006",
     licence="CC-0",
     release="2017",
     description="Skin lesions in dermoscopy images: part 1 of the ISIC 2017 challenge.",
 )
-
-
-def official_split(cases: list[Case], _: list[SourceFile], problems: list[str]) -> Split:
-    names = {part: sorted(case.name for case in cases if case.part == part) for part in ISIC2017.counts}
-    fold = {"train": names["Training"], "val": names["Validation"]}
-    # without one of the two parts nothing is left of the official fold
-    return Split(frozenset(names["Test_v2"]), (fold,) if fold["train"] and fold["val"] else ())
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    conversion.add_arguments(parser, ISIC2017.id)
-
-
-def run(args: argparse.Namespace) -> None:
-    conversion.convert(args, ISIC2017, official_split)
 
 
 if __name__ == "__main__":

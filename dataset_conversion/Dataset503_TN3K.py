@@ -6,7 +6,6 @@ names of the trainval images.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,18 +13,42 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion import conversion
-from nnunetv2_guidino.conversion.conversion import Case, Dataset, Fold, Split
-from nnunetv2_guidino.conversion.image_files import SourceFile
+from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Dataset, Fold, SourcePair, Split
+from nnunetv2_guidino.conversion.sources import SourceFile
 
-TN3K = Dataset(
+
+def official_folds(pairs: list[SourcePair], files: list[SourceFile], problems: list[str]) -> Split:
+    """The five published folds, and the test part."""
+    trainval = sorted(
+        (pair for pair in pairs if pair.part == "trainval"), key=lambda pair: int(pair.name.rpartition("_")[2])
+    )
+    names = [pair.name for pair in trainval]
+    folds: list[Fold] = []
+    for file in sorted(files, key=lambda file: file.name):
+        try:
+            positions = json.loads(file.read())
+            if not isinstance(positions, dict) or not positions.keys() >= {"train", "val"}:
+                raise ValueError("expected an object with the lists train and val")
+            if sorted(positions["train"] + positions["val"]) != list(range(len(names))):
+                raise ValueError(f"is no fold of the {len(names)} trainval images here; pass --no-split to do without")
+            folds.append({role: [names[position] for position in positions[role]] for role in ("train", "val")})
+        except (OSError, RecursionError, TypeError, ValueError) as error:
+            problems.append(f"{file}: {error!s}")
+    if len(files) != 5:
+        problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to do without")
+    return Split(frozenset(pair.name for pair in pairs if pair.part == "test"), tuple(folds))
+
+
+DATASET = Dataset(
     id=503,
     name="TN3K",
-    image=rf"(?P<part>trainval|test)-image/(?P<stem>\d+){conversion.IMAGE_SUFFIX}",
-    mask=rf"(?P<part>trainval|test)-mask/(?P<stem>\d+){conversion.IMAGE_SUFFIX}",
+    image=rf"(?P<part>trainval|test)-image/(?P<stem>\d+){IMAGE_SUFFIX}",
+    mask=rf"(?P<part>trainval|test)-mask/(?P<stem>\d+){IMAGE_SUFFIX}",
     layout="{trainval,test}-image/NNNN.jpg and {trainval,test}-mask/NNNN.jpg",
     labels=("nodule",),
     case_name="{part}_{stem}",
+    split=official_folds,
+    test_part="test",
     split_files=r"tn3k-trainval-fold[0-4]\.json",
     counts={"trainval": 2879, "test": 614},
     may_be_grey=True,
@@ -34,38 +57,6 @@ TN3K = Dataset(
     release="2021",
     description="Thyroid nodules in ultrasound images.",
 )
-
-
-def official_folds(cases: list[Case], files: list[SourceFile], problems: list[str]) -> Split:
-    trainval = sorted(
-        (case for case in cases if case.part == "trainval"), key=lambda case: int(case.name.rpartition("_")[2])
-    )
-    names = [case.name for case in trainval]
-    folds: list[Fold] = []
-    for file in sorted(files, key=lambda file: file.name):
-        try:
-            positions = json.loads(file.read())
-            if sorted(positions["train"] + positions["val"]) != list(range(len(names))):
-                raise ValueError(f"is no fold of the {len(names)} trainval images here; pass --no-split to do without")
-            folds.append({role: [names[position] for position in positions[role]] for role in ("train", "val")})
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{file}: {error!s}")
-    if len(files) != 5:
-        problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to do without")
-    return Split(frozenset(case.name for case in cases if case.part == "test"), tuple(folds))
-
-
-def without_folds(cases: list[Case], _: list[SourceFile], problems: list[str]) -> Split:
-    return Split(frozenset(case.name for case in cases if case.part == "test"))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    conversion.add_arguments(parser, TN3K.id)
-    parser.add_argument("--no-split", action="store_true", help="nnU-Net's own five folds instead of the official ones")
-
-
-def run(args: argparse.Namespace) -> None:
-    conversion.convert(args, TN3K, without_folds if args.no_split else official_folds)
 
 
 if __name__ == "__main__":

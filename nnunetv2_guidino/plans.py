@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import read_json
 
 FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # by the training
 # Settings that say nothing about what a trained network computes.
@@ -88,60 +88,13 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     return {key: value for key, value in complete.items() if key == "format" or key not in FILLED_IN}
 
 
-def set_in_plans(plans: dict[str, Any], path: str, value: Any) -> None:
-    """Change one value, which must be there already and of the same type.
-
-    Args:
-        path: Keys with dots between them, such as configurations.2d.batch_size.
-
-    Raises:
-        GuidinoError: If there is no such key, naming those that there are, or the type is another.
-    """
-    *outer, last = path.split(".")
-    section: Any = plans
-    for key in [*outer, last]:
-        if not isinstance(section, dict) or key not in section:
-            known = f"; there are {', '.join(section)}" if isinstance(section, dict) else ""
-            raise GuidinoError(f"{path}: the plans have no {key!r} there{known}")
-        parent, section = section, section[key]
-    if type(value) is not type(section):
-        raise GuidinoError(f"{path} is {section!r} in the plans; expected {type(section).__name__}, not {value!r}")
-    parent[last] = value
-
-
-def preprocessed_folder(dataset: str) -> Path:
-    """A data set's folder in nnUNet_preprocessed, by name or number; raises GuidinoError if nnU-Net knows none."""
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    root = os.environ.get("nnUNet_preprocessed")
-    if not root:
-        raise GuidinoError("nnUNet_preprocessed is not set; export nnUNet_preprocessed=FOLDER")
-    try:
-        return Path(root) / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise GuidinoError(f"-d {dataset}: {str(error).splitlines()[0]}") from error
-
-
 def read_plans(file: Path) -> dict[str, Any]:
     """Raises GuidinoError, naming the plans beside it, if there is no such file or it is not a JSON object."""
     try:
-        plans = json.loads(file.read_text())
-    except FileNotFoundError as error:
+        return read_json(file, dict)
+    except GuidinoError as error:
+        if file.exists():
+            raise
         beside = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
         there = f"there are {', '.join(beside)}" if beside else "run nnUNetv2_plan_and_preprocess first"
         raise GuidinoError(f"{file} does not exist; {there}") from error
-    except (OSError, json.JSONDecodeError) as error:
-        raise GuidinoError(f"{file} cannot be read as a plans file: {error}") from error
-    if not isinstance(plans, dict):
-        raise GuidinoError(f"{file} is not a plans file: expected a JSON object")
-    return plans
-
-
-def write_new_plans(file: Path, plans: dict[str, Any]) -> None:
-    """Raises GuidinoError if the file exists: results that were made with it would no longer be what they say."""
-    text = json.dumps(plans, indent=4)
-    try:
-        with file.open("x") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        raise GuidinoError(f"{file} exists already; give -o another name") from error

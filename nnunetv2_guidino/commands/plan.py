@@ -6,31 +6,68 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_guidino.config import GATES, GATINGS, GUIDES, READOUTS, SIMILARITIES, GuideConfig
+from nnunetv2_guidino import lists
+from nnunetv2_guidino.bounds import GIGABYTES
+from nnunetv2_guidino.commands.options import layer, number
+from nnunetv2_guidino.config import GUIDES, LAMBDA, READOUTS, SIMILARITIES
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import (
-    derive_plans,
-    guide_settings,
-    preprocessed_folder,
-    read_plans,
-    set_in_plans,
-    write_new_plans,
-)
+
+
+def _choices(what: str, table: Mapping[str, lists.Entry]) -> dict[str, Any]:
+    """An option whose values are the names in a table."""
+    summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in table.items())
+    return {"choices": tuple(table), "help": f"{what}. {summaries}".replace("%", "%%")}
+
+
+# Their ranges are GuideConfig's. The destination is the key; "lora.rank" is one of the section "lora".
+GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
+    "--encoder": {"metavar": "NAME_OR_DIR", "help": "name on the Hugging Face hub, or a folder"},
+    "--layer": {"type": layer, "help": 'block whose tokens are used: "last", a number, or several: 8,10'},
+    "--min-input-size": {"type": int, "metavar": "PIXELS", "help": "of the encoder's input, at least"},
+    "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
+    "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
+    "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
+    "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
+    "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
+    "--gate": _choices("which features the guide acts on", lists.GATES),
+    "--gating": _choices("how it acts on them", lists.GATINGS),
+    **{
+        f"--{LAMBDA}{name}".replace("_", "-"): {
+            "type": float,
+            "metavar": "λ",
+            "help": f"weight of {term.summary} (default {term.weight:g}); 0: off".replace("%", "%%"),
+        }
+        for name, term in lists.LOSS_TERMS.items()
+    },
+    "--lora": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "adapt the encoder with LoRA, or freeze it",
+    },
+    "--lora-rank": {"dest": "lora.rank", "type": int, "metavar": "R", "help": "rank of LoRA's updates"},
+    "--lora-alpha": {"dest": "lora.alpha", "type": float, "metavar": "A", "help": "scale them by A / R"},
+    "--lora-dropout": {
+        "dest": "lora.dropout", "type": float, "metavar": "P", "help": "of the adapters' inputs"
+    },
+    "--lora-learning-rate": {
+        "dest": "lora.learning_rate", "type": float, "metavar": "LR", "help": "of the adapters"
+    },
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `guidino plan`."""
     parser.add_argument("-d", dest="dataset", metavar="DATASET", help="name or number")
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="plans to derive from (default: %(default)s)")
     parser.add_argument("-o", dest="output", metavar="NAME", help="name of the new plans")
     parser.add_argument("-c", dest="configuration", default="2d", help="whose memory to estimate (default: 2d)")
     parser.add_argument(
         "--gpu_memory_target_in_gb",
-        type=float,
+        type=number(GIGABYTES),
         metavar="GB",
         help="lower the batch size of -c, never below 2, until the guided training is estimated to fit",
     )
@@ -49,114 +86,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other value, as JSON: a guide setting (lora.rank=4), or one in the plans that has a path there "
-        "(configurations.2d.batch_size=4); can be repeated",
+        help="any other value, as JSON: a guide setting (lora.rank=4), or one in the plans that has a path there and "
+        "does not belong to the preprocessed data (configurations.2d.batch_size=4); can be repeated",
     )
 
 
-def parse_layer(text: str) -> int | list[int] | None:
-    """ "last", a number, or several with commas."""
-    if text == "last":
-        return None
-    numbers = [int(number) for number in text.split(",")]
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-parse_layer.__name__ = "layer"  # argparse's messages name it
-
-# The destination is the setting's key; "lora.rank" is a key of the section "lora".
-GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
-    "--encoder": {"metavar": "NAME_OR_DIR", "help": "name on the Hugging Face hub, or a folder"},
-    "--layer": {"type": parse_layer, "help": 'block whose tokens are used: "last", a number, or several: 8,10'},
-    "--min-input-size": {"type": int, "metavar": "PIXELS", "help": "shorter side of the encoder's input, at least"},
-    "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
-    "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
-    "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
-    "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
-    "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
-    "--gate": {"choices": GATES, "help": "which features the guide acts on"},
-    "--gating": {"choices": GATINGS, "help": "how it acts on them"},
-    "--lambda-guide": {"type": float, "metavar": "λ", "help": "weight of the guide's cross-entropy; 0: off"},
-    "--lambda-boundary": {"type": float, "metavar": "λ", "help": "weight of the boundary loss; 0: off"},
-    "--lora": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "adapt the encoder with LoRA, or freeze it",
-    },
-    "--lora-rank": {"dest": "lora.rank", "type": int, "metavar": "R", "help": "rank of LoRA's updates"},
-    "--lora-alpha": {"dest": "lora.alpha", "type": float, "metavar": "A", "help": "updates are scaled by A / R"},
-    "--lora-dropout": {"dest": "lora.dropout", "type": float, "metavar": "P", "help": "of the adapters' inputs"},
-    "--lora-learning-rate": {"dest": "lora.learning_rate", "type": float, "metavar": "LR", "help": "of the adapters"},
-}
-
-
 def run(args: argparse.Namespace) -> None:
+    """Write the plans and print what differs, or show a guide."""
+    from nnunetv2_guidino.planning.plan import guide_section, plan
+
     if args.show is not None:
-        show(Path(args.show) if args.show else _plans_file(args, args.plans))
+        path = Path(args.show) if args.show else _plans_file(args)
+        print(json.dumps(guide_section(path), indent=2, ensure_ascii=False))
         return
     if not args.output:
         raise GuidinoError("-o NAME is missing: the new plans need a name of their own")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", args.output) or "__" in args.output:
-        raise GuidinoError(f"-o {args.output}: expected letters, digits, - and single _: it names files and folders")
-    source_file, file = _plans_file(args, args.plans), _plans_file(args, args.output)
-    source = read_plans(source_file)
-    derived = derive_plans(source, args.output, guide_settings(source, _given_settings(args)))
-    for key, value in _pairs(args.set):
-        if key.startswith("configurations."):
-            set_in_plans(derived, key, value)
-    memory = estimated_memory(derived, args.configuration, file.parent, args.gpu_memory_target_in_gb)
-    write_new_plans(file, derived)
-    print(f"{file}\nagainst {source_file}:")
-    for line in differences(source, derived):
-        print(f"  {line}")
-    print(f"{args.configuration}: {memory}")
-    print(f"nnUNetv2_train {args.dataset} {args.configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
-
-
-def estimated_memory(plans: dict[str, Any], configuration: str, folder: Path, target: float | None) -> str:
-    """What a training needs, in words; with a target in GB, the batch size is lowered in `plans` to fit."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunetv2_guidino.cost.memory import estimate
-
-    if configuration not in plans["configurations"]:
-        known = ", ".join(plans["configurations"])
-        raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
-    memory = estimate(plans, configuration, read_plans(folder / "dataset.json"))
-    if memory is None:
-        reason = "the encoder is not on this machine, or the network does not count itself"
-        if target is not None:
-            raise GuidinoError(f"the memory cannot be estimated: {reason}")
-        return f"no estimate of the memory: {reason}"
-    planned = int(PlansManager(plans).get_configuration(configuration).batch_size)
-    batch_size = planned if target is None else memory.largest_batch(target, planned)
-    if batch_size != planned:
-        plans["configurations"][configuration]["batch_size"] = batch_size
-    text = memory.describe(batch_size)
-    if target is not None and memory.total(batch_size) > target:
-        text += f"; more than {target:g} GB even so: a smaller encoder, input size or patch is needed"
-    return text
-
-
-def show(path: Path) -> None:
-    """Print the guide section with all its values as JSON."""
-    plans = read_plans(path / "plans.json" if path.is_dir() else path)
-    section = GuideConfig.from_plans(plans).to_plans()
-    print(json.dumps(section, indent=2, ensure_ascii=False))
-
-
-def _plans_file(args: argparse.Namespace, name: str) -> Path:
     if not args.dataset:
         raise GuidinoError("-d DATASET is missing")
-    return preprocessed_folder(args.dataset) / f"{name}.json"
+    given = _given(args)
+    planned = plan(
+        dataset=args.dataset,
+        output=args.output,
+        plans=args.plans,
+        configuration=args.configuration,
+        settings={key: value for key, value in given.items() if not key.startswith("configurations.")},
+        changes={key: value for key, value in given.items() if key.startswith("configurations.")},
+        gpu_memory_target=args.gpu_memory_target_in_gb,
+    )
+    print(f"{planned.file}\nagainst {planned.source}:")
+    for line in planned.differences:
+        print(f"  {line}")
+    print(f"{args.configuration}: {planned.memory}")
+    dataset, configuration = shlex.quote(args.dataset), shlex.quote(args.configuration)
+    print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
 
 
-def _given_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Settings of the guide by key, in the order in which they shall take effect."""
+def _plans_file(args: argparse.Namespace) -> Path:
+    from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+
+    if not args.dataset:
+        raise GuidinoError("-d DATASET is missing")
+    return preprocessed_folder(args.dataset) / f"{args.plans}.json"
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Values by key, of options and of --set, in the order in which they shall take effect."""
     options = (options.get("dest", option[2:].replace("-", "_")) for option, options in GUIDE_OPTIONS.items())
     given = {key: vars(args)[key] for key in options if key in vars(args)}
     if "lora" in given:
         given["lora"] = {} if given["lora"] else None
-    return given | {key: value for key, value in _pairs(args.set) if not key.startswith("configurations.")}
+    for key, value in _pairs(args.set):
+        if key in given and given[key] != value:
+            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
+        given[key] = value
+    return given
 
 
 def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
@@ -166,29 +149,5 @@ def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
             raise GuidinoError(f"--set {argument}: expected KEY=VALUE")
         try:
             yield key, json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             yield key, text  # an unquoted string
-
-
-def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """One line for each value that differs or is new."""
-    old, new = dict(_flat(before)), dict(_flat(after))
-    for key in sorted({*old, *new}):
-        if key not in old:
-            yield f"+ {key}: {_json(new[key])}"
-        elif key not in new:
-            yield f"- {key}: {_json(old[key])}"
-        elif old[key] != new[key]:
-            yield f"~ {key}: {_json(old[key])} -> {_json(new[key])}"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

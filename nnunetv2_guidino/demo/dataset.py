@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,32 +9,38 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import SourceFile, read_image, read_mask
+from nnunetv2_guidino.conversion.image_files import read_image
+from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import write_json
 
 FEWEST_PAIRS = 10
 HELDOUT_FRACTION = 0.2
 
 
-class Case(NamedTuple):
+class Pair(NamedTuple):
+    """An image and its mask."""
+
     name: str
     image: np.ndarray  # (H, W, 3) of uint8
     mask: np.ndarray  # (H, W) of uint8, 0 and 1
 
 
-def phantom_cases(part: str, count: int, seed: int) -> list[Case]:
-    return [Case(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
+def phantom_cases(part: str, count: int, seed: int) -> list[Pair]:
+    """Generated pairs of the part "train" or "heldout"."""
+    return [Pair(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
 
 
-def read_case(folder: Path, image_file: Path, mask_file: Path) -> Case:
+def read_case(folder: Path, image_file: Path, mask_file: Path) -> Pair:
     """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
     try:
         image = read_image(SourceFile(folder, f"images/{image_file.name}"), "RGB")
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{image_file}: {error}") from error
     try:
-        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"), None)[0])
+        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"))[0])
     except (OSError, ValueError) as error:
         raise GuidinoError(f"{mask_file}: {error}") from error
     if image.size != mask.size:
@@ -44,12 +49,12 @@ def read_case(folder: Path, image_file: Path, mask_file: Path) -> Case:
     if scale < 1:
         reduced = (round(image.width * scale), round(image.height * scale))
         image, mask = image.resize(reduced, Image.Resampling.BOX), mask.resize(reduced, Image.Resampling.NEAREST)
-    return Case(image_file.stem, np.asarray(image), np.asarray(mask))
+    return Pair(image_file.stem, np.asarray(image), np.asarray(mask))
 
 
-def read_cases(folder: Path, seed: int) -> tuple[list[Case], list[Case]]:
+def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases."""
-    files = {kind: {path.stem: path for path in sorted((folder / kind).glob("[!.]*"))} for kind in ("images", "masks")}
+    files = {kind: _by_stem(folder / kind) for kind in ("images", "masks")}
     names = sorted(files["images"])
     if unpaired := sorted(set(names) ^ set(files["masks"])):
         raise GuidinoError(f"{folder}: {unpaired[0]} ({len(unpaired)} in all) is not in both images/ and masks/.")
@@ -64,7 +69,16 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Case], list[Case]]:
     return cases[heldout:], cases[:heldout]
 
 
-def write_dataset(folder: Path, train: Iterable[Case], heldout: Iterable[Case]) -> None:
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.stem in files:
+            raise GuidinoError(f"{path}: {files[path.stem].name} has the same name but for its ending; remove one")
+        files[path.stem] = path
+    return files
+
+
+def write_dataset(folder: Path, train: Iterable[Pair], heldout: Iterable[Pair]) -> None:
     """Write imagesTr, labelsTr, imagesTs, labelsTs and dataset.json into `folder`."""
     count = 0
     for part, cases in (("Tr", train), ("Ts", heldout)):
@@ -80,4 +94,4 @@ def write_dataset(folder: Path, train: Iterable[Case], heldout: Iterable[Case]) 
         "numTraining": count,
         "file_ending": ".png",
     }
-    (folder / "dataset.json").write_text(json.dumps(description, indent=2))
+    write_json(folder / "dataset.json", description)

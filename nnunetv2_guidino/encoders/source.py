@@ -83,7 +83,7 @@ def find_encoder(encoder: str) -> Path:
         return check_folder(folder, encoder)
     if folder.is_file():
         raise GuidinoError(f"encoder {encoder} is a file; expected the folder it lies in, with config.json beside it")
-    if _looks_like_a_path(encoder):
+    if looks_like_a_path(encoder):
         raise GuidinoError(f"encoder {encoder}: there is no such folder (looked for {folder.absolute()})")
     cached = _in_cache(encoder)
     if cached is not None and not _is_incomplete(cached):
@@ -92,7 +92,7 @@ def find_encoder(encoder: str) -> Path:
         return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES)), encoder)
 
 
-def _looks_like_a_path(encoder: str) -> bool:
+def looks_like_a_path(encoder: str) -> bool:
     """Names on the hub have one slash at most, between owner and model."""
     path_like = Path(encoder).is_absolute() or encoder.startswith((".", "~")) or encoder.endswith("/")
     return path_like or encoder.count("/") > 1 or "\\" in encoder

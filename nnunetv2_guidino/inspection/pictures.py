@@ -24,8 +24,8 @@ WIDTH = 3  # inches of a picture in a panel
 SHEET_COLUMNS, SHEET_ROWS = 2, 10
 
 
-class Case(NamedTuple):
-    """One case on one grid: (D, H, W), or (1, H, W) for 2D images."""
+class Pictured(NamedTuple):
+    """What a panel shows of one case, on one grid: (D, H, W), or (1, H, W) for 2D images."""
 
     title: str
     image: Array  # (C, D, H, W)
@@ -36,6 +36,8 @@ class Case(NamedTuple):
 
 
 class Plane(NamedTuple):
+    """A slice of a volume, across one of its axes."""
+
     axis: int
     position: int
 
@@ -54,7 +56,7 @@ def largest_component(mask: Array) -> Array:
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
-def what_to_see(case: Case) -> Array:
+def what_to_see(case: Pictured) -> Array:
     """The largest component of the truth, else of the prediction; the guide itself where both are empty."""
     for mask in (case.truth, case.prediction):
         if mask is not None and mask.any():
@@ -62,7 +64,7 @@ def what_to_see(case: Case) -> Array:
     return case.guide
 
 
-def draw_panel(case: Case, file: Path) -> None:
+def draw_panel(case: Pictured, file: Path) -> None:
     """Write a panel: one row for a 2D image, three rows (orthogonal planes) for a volume."""
     shown = planes(what_to_see(case))
     titles = ["image", *(["truth"] if case.truth is not None else []), "guide", "prediction"]
@@ -79,17 +81,17 @@ def draw_panel(case: Case, file: Path) -> None:
     figure.colorbar(
         ScalarMappable(Normalize(0, 1), GUIDE_COLOURS), ax=grid, shrink=0.9, pad=0.01, aspect=25 * len(shown)
     )
-    figure.suptitle(case.title)
+    figure.suptitle(case.title, parse_math=False)  # a name is a name: $5 is no formula
     figure.savefig(file, dpi=100)
 
 
-def _sides(case: Case, plane: Plane) -> list[float]:
+def _sides(case: Pictured, plane: Plane) -> list[float]:
     """Height and width of a plane in units of the spacing."""
     sides = zip(case.guide.shape, case.spacing, strict=True)
     return [size * spacing for axis, (size, spacing) in enumerate(sides) if axis != plane.axis]
 
 
-def _draw_plane(axes: dict[str, Axes], case: Case, image: Array, plane: Plane) -> None:
+def _draw_plane(axes: dict[str, Axes], case: Pictured, image: Array, plane: Plane) -> None:
     cut = (slice(None),) * plane.axis + (plane.position,)
     across = [spacing for axis, spacing in enumerate(case.spacing) if axis != plane.axis]
     aspect = across[0] / across[1]

@@ -18,10 +18,15 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, convert_labelmap_to_one_hot
 from torch import Tensor, nn
 
+from nnunetv2_guidino.bounds import STEP_SIZE
+from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.guide.tokenbook import gating_guide
+from nnunetv2_guidino.inspection.recorded_guide import check_recorded_guide
+from nnunetv2_guidino.nnunet.images import check_whole
+from nnunetv2_guidino.nnunet.model_folder import read_model
 
 # To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
@@ -78,23 +83,31 @@ class GuidePredictor:
         step_size: float = 0.5,
         use_mirroring: bool = True,
     ):
-        folds = _checked_folds(model_folder, folds, checkpoint)
+        where = usable_device(device)
+        STEP_SIZE.check("-step_size", step_size)
+        model = read_model(model_folder, folds, checkpoint, check_recorded_guide)
+        network = model.network
+        if not isinstance(network, GuidedNetwork):
+            raise GuidinoError(f"{model_folder} was trained with {model.first['trainer_name']}, which has no guide")
+        self.model_folder = model_folder
+        self.dataset_json = model.dataset_json
+        self.plans_manager = model.plans_manager
+        self.configuration_manager = model.configuration_manager
+        self.label_manager = model.label_manager
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells everyone without a GPU about an option of GPUs
             predictor = nnUNetPredictor(
-                tile_step_size=step_size, use_mirroring=use_mirroring, device=torch.device(device), allow_tqdm=False
+                tile_step_size=step_size, use_mirroring=use_mirroring, device=where, allow_tqdm=False
             )
-        predictor.initialize_from_trained_model_folder(str(model_folder), folds, checkpoint)
-        network = getattr(predictor.network, "_orig_mod", predictor.network)  # inside torch.compile's wrapper
-        if not isinstance(network, GuidedNetwork):
-            raise GuidinoError(f"{model_folder} was trained with {predictor.trainer_name}, which has no guide")
-        self.dataset_json = predictor.dataset_json
-        self.plans_manager = predictor.plans_manager
-        self.configuration_manager = predictor.configuration_manager
-        self.label_manager = predictor.label_manager
-        predictor.network = SegmentationAndGuide(network)
-        predictor.list_of_parameters = [
-            {f"network.{name}": weight for name, weight in weights.items()} for weights in predictor.list_of_parameters
-        ]
+        weights = (content["network_weights"] for content in model.checkpoints.values())
+        predictor.manual_initialization(
+            SegmentationAndGuide(network),
+            self.plans_manager,
+            self.configuration_manager,
+            [{f"network.{name}": weight for name, weight in of_fold.items()} for of_fold in weights],
+            self.dataset_json,
+            model.first["trainer_name"],
+            model.first.get("inference_allowed_mirroring_axes"),
+        )
         # All that the sliding window asks of it is how many channels there are.
         predictor.label_manager = SimpleNamespace(num_segmentation_heads=self.label_manager.num_segmentation_heads + 1)
         self.predictor = predictor
@@ -118,21 +131,7 @@ class GuidePredictor:
         Raises:
             GuidinoError: For a file that cannot be read, or channels that do not fit together.
         """
-        preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
-        try:
-            data, labels, properties = preprocessor.run_case(
-                list(map(str, image_files)),
-                str(previous) if previous else None,
-                self.plans_manager,
-                self.configuration_manager,
-                self.dataset_json,
-            )
-        except Exception as error:  # each reader's library has its own
-            files = f"{image_files[0]} with {previous}" if previous else image_files[0]
-            raise GuidinoError(f"{files} cannot be preprocessed: {error or type(error).__name__}") from error
-        expected = len(self.configuration_manager.normalization_schemes)
-        if len(data) != expected:
-            raise GuidinoError(f"{image_files[0]} has {len(data)} channels, the model was trained on {expected}")
+        data, labels, properties = self._preprocessed(image_files, previous)
         if previous:
             one_hot = convert_labelmap_to_one_hot(labels[0], self.label_manager.foreground_labels, data.dtype)
             data = np.concatenate([data, one_hot])
@@ -147,20 +146,48 @@ class GuidePredictor:
         _, guide = to_image(logits[-1:], label_manager=GUIDE_REGION, return_probabilities=True)
         return Guided(np.clip(guide[0], 0, 1), segmentation, properties)
 
+    def _preprocessed(self, image_files: Sequence[Path], previous: Path | None) -> tuple[Any, Any, dict[str, Any]]:
+        """As nnU-Net's preprocessor makes it of files: data (C, …), the previous stage's labels, properties."""
+        image, properties = self.read_image(image_files)
+        previous_labels = None
+        files = f"{image_files[0]} with {previous}" if previous else image_files[0]
+        try:
+            if previous:
+                check_whole(previous)
+                previous_labels, _ = self.reader().read_seg(str(previous))
+            preprocessor = self.configuration_manager.preprocessor_class(verbose=False)
+            managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
+            return preprocessor.run_case_npy(image, previous_labels, properties, *managers)
+        except GuidinoError:
+            raise
+        except Exception as error:  # each reader's library has its own
+            raise GuidinoError(f"{files} cannot be preprocessed: {error or type(error).__name__}") from error
 
-def _checked_folds(model_folder: Path, folds: Sequence[str] | None, checkpoint: str) -> tuple[str, ...]:
-    for name in ("plans.json", "dataset.json"):
-        if not (model_folder / name).is_file():
-            raise GuidinoError(f"{model_folder} has no {name}; expected …/DatasetXXX/Trainer__Plans__configuration")
-    found = sorted(file.parent.name.removeprefix("fold_") for file in model_folder.glob(f"fold_*/{checkpoint}"))
-    wanted = list(folds or [fold for fold in found if fold.isdigit()])
-    if missing := [fold for fold in wanted if fold not in found]:
-        raise GuidinoError(
-            f"{model_folder}/fold_{missing[0]} has no {checkpoint}; folds that have it: {found or 'none'}"
-        )
-    if not wanted:
-        raise GuidinoError(
-            f"no numbered fold in {model_folder} has {checkpoint} (with it: {found or 'none'}): finish training, "
-            "choose another with -chk, or say -f all"
-        )
-    return tuple(wanted)
+    def read_image(self, image_files: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
+        """The image (C, D, H, W) in the files of its channels, and its properties, as nnU-Net's reader returns them.
+
+        Raises:
+            GuidinoError: For a file that cannot be read, or another number of channels than the model was trained on.
+        """
+        for file in image_files:
+            check_whole(file)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints what it then raises without a word
+                image, properties = self.reader().read_images(list(map(str, image_files)))
+        except Exception as error:  # each reader's library has its own
+            raise GuidinoError(_unreadable(image_files, error)) from error
+        expected = len(self.configuration_manager.normalization_schemes)
+        if len(image) != expected:
+            transparency = "; remove its transparency (alpha)" if len(image) == 4 and expected == 3 else ""
+            raise GuidinoError(
+                f"{image_files[0]} has {len(image)} channels, the model was trained on {expected}{transparency}"
+            )
+        return image, properties
+
+
+def _unreadable(image_files: Sequence[Path], error: Exception) -> str:
+    if len(image_files) > 1 and not str(error):
+        names = ", ".join(file.name for file in image_files)
+        return f"{image_files[0].parent}: {names} cannot be preprocessed together: they differ in size or spacing"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{image_files[0]} cannot be preprocessed: {reason}"

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nnunetv2_guidino.dice import THRESHOLD
 from nnunetv2_guidino.guide.precision import without_autocast
 from nnunetv2_guidino.guide.resizing import area_average, interpolate
 from nnunetv2_guidino.losses.target import Annotation
@@ -45,7 +46,7 @@ def guide_counts(guide: Tensor, annotation: Annotation) -> dict[str, Tensor]:
         guide (B, 1, …) in [0, 1] at the tokens' resolution -> scalars
     """
     truth = annotation.foreground
-    prediction = (interpolate(guide.float(), truth.shape[2:]) > 0.5) & annotation.valid
+    prediction = (interpolate(guide.float(), truth.shape[2:]) > THRESHOLD) & annotation.valid
     return {
         "guide_tp": (prediction & truth).sum(),
         "guide_fp": (prediction & ~truth).sum(),

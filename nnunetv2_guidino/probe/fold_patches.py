@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,19 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.crossval_split import generate_crossval_split
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import read_plans
+from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.nnunet.descriptions import (
+    configuration_of,
+    label_manager_of,
+    read_configurations,
+    read_dataset_json,
+    said_of,
+)
+
+NNUNET_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -48,24 +55,22 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
     Raises:
         GuidinoError: If there are no such plans, configuration, preprocessed cases or fold.
     """
-    plans = read_plans(dataset_folder / f"{plans_name}.json")
-    if configuration not in plans["configurations"]:
-        known = ", ".join(plans["configurations"])
-        raise GuidinoError(f"{plans_name} has no configuration {configuration}; there are {known}")
-    manager = PlansManager(plans)
-    settings = manager.get_configuration(configuration)
+    plans_file = dataset_folder / f"{plans_name}.json"
+    plans = read_configurations(plans_file)
+    manager, settings = configuration_of(plans, plans_file, configuration)
     folder = dataset_folder / settings.data_identifier
     if not folder.is_dir():
         raise GuidinoError(f"{folder} does not exist; run nnUNetv2_preprocess for {configuration} first")
-    identifiers = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
-    splits_file = dataset_folder / "splits_final.json"
-    splits = json.loads(splits_file.read_text()) if splits_file.is_file() else generate_crossval_split(identifiers)
-    if fold >= len(splits):
+    with said_of(folder, f"has no cases as nnU-Net preprocesses them; run nnUNetv2_preprocess for {configuration}"):
+        identifiers = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
+    splits = _splits(dataset_folder / "splits_final.json", identifiers)
+    if not 0 <= fold < len(splits):
         raise GuidinoError(f"-f {fold}: there are only the folds 0 to {len(splits) - 1}")
     missing = {*splits[fold]["train"], *splits[fold]["val"]} - {*identifiers}
     if missing:
         raise GuidinoError(f"{folder} lacks {len(missing)} cases of fold {fold}, {min(missing)} for one")
-    labels = manager.get_label_manager(json.loads((dataset_folder / "dataset.json").read_text()))
+    dataset_file = dataset_folder / "dataset.json"
+    labels = label_manager_of(manager, read_dataset_json(dataset_file, "labels"), dataset_file)
     height, width = settings.patch_size[-2:]
     return Fold(
         folder=folder,
@@ -75,6 +80,22 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
         foreground_labels=labels.foreground_labels,
         ignore_label=labels.ignore_label,
     )
+
+
+def _splits(file: Path, identifiers: list[str]) -> list[Any]:
+    """Of splits_final.json, or nnU-Net's own where it is missing."""
+    if not file.is_file():
+        if len(identifiers) < NNUNET_FOLDS:
+            raise GuidinoError(
+                f"nnU-Net's own split needs {NNUNET_FOLDS} cases, there are {len(identifiers)}; write {file}"
+            )
+        return list(generate_crossval_split(identifiers))
+    splits = read_json(file, list)
+    for number, split in enumerate(splits):
+        lists = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
+        if not all(isinstance(names, list) and names and all(isinstance(n, str) for n in names) for names in lists):
+            raise GuidinoError(f"{file}: fold {number} is not an object with train and val, two lists of cases")
+    return splits
 
 
 def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -2,184 +2,135 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from torch import Tensor
-from tqdm import tqdm
-
+from nnunetv2_guidino.bounds import COUNT, FOLD, PIXELS
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.registry import align
-from nnunetv2_guidino.encoders.source import find_encoder
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guide import guide_counts, guide_loss
-from nnunetv2_guidino.losses.target import Annotation
-from nnunetv2_guidino.probe.fold_patches import Fold, patches
-
-STEPS_PER_EPOCH = 40
-BATCH = 12
+from nnunetv2_guidino.devices import usable_device
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.nnunet.descriptions import read_configurations
+from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+from nnunetv2_guidino.probe.fold_patches import Fold, read_fold
+from nnunetv2_guidino.probe.measure import Effort, Result, measure
+from nnunetv2_guidino.probe.report import write_results
 
 
 @dataclass(frozen=True)
-class Result:
-    """The guide's Dice at threshold 0.5 on the validation patches, one for each seed, from one layer and size."""
-
-    size: int
-    layer: int
-    dice: list[float]
-    seconds: float
-
-
-class CachedTokens:
-    """Tokens of one part of a fold from several layers, in a file: every patch passes the encoder once.
+class Probe:
+    """A question that is ready to be answered; `results` answers it.
 
     Args:
-        encoder: Gives the layers' tokens concatenated.
-        layers: How many they are.
+        title: Encoder, data set, configuration and fold.
+        fold: What is trained and scored on.
+        config: The guide's encoder, prototypes, similarity and read-out.
+        layers: From 1; None for all.
+        sizes: Of the encoder's input, in pixels.
+        effort: How thoroughly.
+        output: Folder for probe.txt and probe.png, if they are wanted.
     """
 
-    def __init__(self, fold: Fold, part: str, per_case: int, encoder: TokenEncoder, layers: int, file: Path):
-        count = len(fold.cases[part]) * per_case
-        rows, columns = (side // encoder.patch_size for side in encoder.input_size(*fold.patch_size))
-        shape = (layers, count, encoder.channels // layers, rows, columns)
-        self.tokens = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        self.truth = Annotation(*torch.empty(2, count, 1, *fold.patch_size, dtype=torch.bool))
-        device = next(encoder.parameters()).device
-        bar = tqdm(
-            patches(fold, part, per_case), total=count, desc=f"tokens, {part}", unit="patch", leave=False, disable=None
-        )
-        for i, (image, mask, valid) in enumerate(bar):
-            with torch.no_grad():
-                tokens = encoder(image[None].to(device))[0]
-            self.tokens[:, i] = tokens.unflatten(0, (layers, -1)).half().cpu().numpy()
-            self.truth.masks[i], self.truth.valid[i] = mask, valid
+    title: str
+    fold: Fold
+    config: GuideConfig
+    layers: Sequence[int] | None
+    sizes: Sequence[int]
+    effort: Effort
+    output: Path | None
 
-    def of(self, layer: int, device: torch.device) -> tuple[Tensor, Annotation]:
-        """Of the layer at that place: tokens (N, C, h, w) in float16 and the truth about N patches."""
-        truth = Annotation(*(mask.to(device) for mask in self.truth))
-        return torch.from_numpy(np.array(self.tokens[layer])).to(device), truth
+    def results(self) -> Iterator[Result]:
+        """The guide's Dice from each layer and size, one after the other, written as they come.
 
-
-def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: int) -> None:
-    """With nnU-Net's optimizer and schedule, on random batches."""
-    optimizer = torch.optim.SGD(book.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
-    schedule = PolyLRScheduler(optimizer, 1e-2, -(-steps // STEPS_PER_EPOCH))
-    for step in range(steps):
-        if step % STEPS_PER_EPOCH == 0:
-            schedule.step(step // STEPS_PER_EPOCH)
-        batch = torch.randint(len(tokens), (BATCH,))
-        optimizer.zero_grad()
-        logits = book.logits(tokens[batch].float())
-        guide_loss(logits, truth.masks[batch], truth.valid[batch]).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(book.parameters(), 12)
-        optimizer.step()
+        Raises:
+            GuidinoError: If the encoder is not there or has no such layer.
+        """
+        results: list[Result] = []
+        for result in measure(self.fold, self.config, self.layers, self.sizes, self.effort):
+            results.append(result)
+            if self.output:
+                write_results(results, self.title, self.output)
+            yield result
 
 
-@torch.no_grad()
-def guide_dice(book: TokenBook, tokens: Tensor, truth: Annotation) -> float:
-    """Of all patches together, as the training logs it."""
-    total = {"guide_tp": 0, "guide_fp": 0, "guide_fn": 0}
-    for start in range(0, len(tokens), BATCH):
-        batch = slice(start, start + BATCH)
-        of_batch = Annotation(truth.masks[batch], truth.valid[batch])
-        for name, count in guide_counts(book(tokens[batch].float()), of_batch).items():
-            total[name] += int(count)
-    denominator = 2 * total["guide_tp"] + total["guide_fp"] + total["guide_fn"]
-    return 2 * total["guide_tp"] / denominator if denominator else float("nan")
+def prepare(
+    dataset: str,
+    configuration: str = "2d",
+    fold: int = 0,
+    plans: str = "nnUNetPlans",
+    encoder: str | None = None,
+    layers: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
+    seeds: int = 1,
+    steps: int = 320,
+    patches: int = 1,
+    device: str = "cpu",
+    output: Path | None = None,
+) -> Probe:
+    """Check everything that `probe` needs, without measuring anything.
+
+    Args and errors are those of `probe`.
+    """
+    for name, value in {"seeds": seeds, "steps": steps, "patches": patches}.items():
+        COUNT.check(f"--{name}", value)
+    FOLD.check("-f", fold)
+    for size in sizes or ():
+        PIXELS.check("--sizes", size)
+    if layers is not None and (not layers or min(layers) < 1):
+        raise GuidinoError(f"--layers {layers}: expected numbers from 1")
+    effort = Effort(seeds, steps, patches, usable_device(device))
+    folder = preprocessed_folder(dataset)
+    config = GuideConfig.from_plans(read_configurations(folder / f"{plans}.json"))
+    if encoder:
+        config = replace(config, encoder=encoder)
+    cases = read_fold(folder, plans, configuration, fold)
+    title = f"{config.encoder}, {folder.name}, {configuration}, fold {fold}"
+    return Probe(title, cases, config, layers, sizes or [config.min_input_size], effort, output)
 
 
 def probe(
-    fold: Fold,
-    config: GuideConfig,
-    layers: Sequence[int] | None,
-    sizes: Sequence[int],
-    seeds: int,
-    steps: int,
-    per_case: int,
-    device: torch.device,
-) -> Iterator[Result]:
-    """Train a TokenBook on each layer's tokens at each input size.
+    dataset: str,
+    configuration: str = "2d",
+    fold: int = 0,
+    plans: str = "nnUNetPlans",
+    encoder: str | None = None,
+    layers: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
+    seeds: int = 1,
+    steps: int = 320,
+    patches: int = 1,
+    device: str = "cpu",
+    output: Path | None = None,
+) -> list[Result]:
+    """Train a TokenBook alone on a fold's tokens, from each layer at each input size, and score its guide.
 
     Args:
-        config: Its encoder, prototypes, similarity and readout are used.
-        layers: From 1; None for all.
+        dataset: Name or number of a data set that nnU-Net has preprocessed.
+        configuration: nnU-Net's, such as "2d".
+        fold: A numbered one.
+        plans: Name of the plans.
+        encoder: Name on the hub, or folder; default: the plans', else GUIDINO_ENCODER.
+        layers: From 1; default: all.
+        sizes: Of the encoder's input, in pixels; default: the plans' min_input_size.
+        seeds: TokenBooks per layer.
+        steps: Of each one's training.
+        patches: Per case.
+        device: "cpu", "cuda" or "mps".
+        output: Folder for probe.txt and probe.png.
+
+    Returns:
+        A result for each size and layer.
 
     Raises:
-        GuidinoError: If the encoder is not there or has no such layer.
+        GuidinoError: If there are no such data, plans, fold, encoder or layer, or a number is out of range.
     """
-    folder = find_encoder(config.encoder)
-    if layers is None:
-        layers = range(1, encoder_depth(folder) + 1)
-    layers = sorted(layers)
-    config = replace(config, layer=layers)
-    for size in sizes:
-        replace(config, min_input_size=size)  # refuses what is no size before time is spent on the others
-    architecture = read_encoder_config(folder, config.layer)
-    for size in sizes:
-        encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size)
-        encoder.load_pretrained(folder, config.encoder)
-        encoder.to(device)
-        with tempfile.TemporaryDirectory() as cache:
-            train, validation = (
-                CachedTokens(fold, part, per_case, encoder, len(layers), Path(cache) / f"{part}.npy")
-                for part in ("train", "val")
-            )
-            for i, layer in enumerate(layers):
-                start, dice = time.perf_counter(), []
-                train_data, validation_data = train.of(i, device), validation.of(i, device)
-                for seed in range(seeds):
-                    torch.manual_seed(seed)
-                    channels = encoder.channels // len(layers)
-                    book = TokenBook(channels, config.prototypes, config.similarity, config.readout).to(device)
-                    train_tokenbook(book, *train_data, steps)
-                    dice.append(guide_dice(book, *validation_data))
-                yield Result(size, layer, dice, time.perf_counter() - start)
+    prepared = prepare(
+        dataset, configuration, fold, plans, encoder, layers, sizes, seeds, steps, patches, device, output
+    )
+    return list(prepared.results())
 
 
-def encoder_depth(folder: Path) -> int:
-    """Number of blocks, from the folder's config.json."""
-    architecture = read_encoder_config(folder, None)
-    with torch.device("meta"):
-        return TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 1).last_layer
-
-
-def table(results: Sequence[Result]) -> str:
-    rows = [("size", "layer", "guide Dice", "of each seed", "seconds")]
-    for r in results:
-        seeds = " ".join(f"{dice:.3f}" for dice in r.dice)
-        rows.append((str(r.size), str(r.layer), f"{mean(r.dice):.3f}", seeds, f"{r.seconds:.0f}"))
-    return align(rows)
-
-
-def plot(results: Sequence[Result], title: str, file: Path) -> None:
-    """Guide Dice against layer, a line for each size, a dot for each seed."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for color, size in enumerate(sorted({r.size for r in results})):
-        of_size = [r for r in results if r.size == size]
-        axes.plot([r.layer for r in of_size], [mean(r.dice) for r in of_size], f"C{color}-", label=f"{size} pixels")
-        for r in of_size:
-            axes.plot([r.layer] * len(r.dice), r.dice, f"C{color}o", markersize=4)
-    axes.set(xlabel="layer", ylabel="guide Dice on the validation cases", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=150)
-
-
-def write_results(results: Sequence[Result], title: str, folder: Path) -> None:
-    """probe.txt and probe.png, written over as more results come."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "probe.txt").write_text(f"{title}\n\n{table(results)}\n")
-    plot(results, title, folder / "probe.png")
+def best(results: Sequence[Result]) -> Result:
+    """The result with the highest mean Dice; those that are undefined count as the lowest."""
+    return max(results, key=lambda result: -1 if mean(result.dice) != mean(result.dice) else mean(result.dice))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.progress import prototypes_in_use
@@ -40,8 +41,7 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         outputs = self._gather(val_outputs)
         self._log_terms("val", outputs)
         tp, fp, fn = (sum(int(output[f"guide_{count}"]) for output in outputs) for count in ("tp", "fp", "fn"))
-        dice = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else float("nan")
-        self.logger.log("guide_dice", dice, self.current_epoch)
+        self.logger.log("guide_dice", dice(tp, fp, fn), self.current_epoch)
 
     def _gather(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not self.is_ddp:

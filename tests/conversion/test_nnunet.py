@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pairs import convert, make_pairs
+from nnunet_workspace import Workspace
+from pairs import convert, draw_image, make_pairs, save
+from PIL import Image
 
 SETS = {
     "kvasir-seg-original": ("kvasir-seg", 501, []),
@@ -42,3 +45,23 @@ def test_unusual_names(tmp_path: Path, nnunet: Path) -> None:
     (fold,) = json.loads((preprocessed / "splits_final.json").read_text())
     cases = {path.stem for path in (preprocessed / "nnUNetPlans_2d").glob("*.pkl")}
     assert cases == {*fold["train"], *fold["val"]}
+
+
+@pytest.mark.slow
+def test_photographs_to_masks_by_the_commands_that_are_printed(
+    workspace: Workspace, trained_models: dict[str, Path], tmp_path: Path
+) -> None:
+    for number, ending in enumerate((".jpg", ".png", ".tif")):
+        save(draw_image((80, 70), seed=number), tmp_path / "my photos" / f"a{number}{ending}")
+    model = trained_models["guided"]
+    out = workspace.run("guidino", "convert", "images", tmp_path / "my photos", "-m", model, "-o", tmp_path / "new")
+    predict, masks = (
+        shlex.split(line.removeprefix("Next: ")) for line in out.splitlines() if line.startswith("Next: ")
+    )
+    workspace.run(*predict, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta")
+    workspace.run(*masks)
+    for kind in ("masks", "overlays"):
+        folder = tmp_path / "new_masks" / kind
+        assert sorted(file.name for file in folder.iterdir()) == ["a0.png", "a1.png", "a2.png"]
+        with Image.open(folder / "a0.png") as image:
+            assert image.size == (80, 70)

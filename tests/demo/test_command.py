@@ -1,4 +1,8 @@
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_guidino import cli
-from nnunetv2_guidino.commands import demo as command
+from nnunetv2_guidino.demo import run as command
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet import commands as nnunet_commands
 from nnunetv2_guidino.nnunet.commands import run_command
@@ -31,6 +35,7 @@ def script(tmp_path, monkeypatch):
         file.parent.mkdir()
         file.write_text(f"#!{sys.executable}\n{body}")
         file.chmod(0o755)
+        file.with_name("python").symlink_to(sys.executable)
         monkeypatch.setattr(nnunet_commands.sys, "executable", str(file.with_name("python")))
         return file.name
 
@@ -68,6 +73,57 @@ def test_a_missing_command_says_what_to_install(tmp_path):
 def test_an_earlier_run_is_kept(tmp_path):
     folders = [command.make_output_folder(tmp_path / "demo") for _ in range(3)]
     assert [folder.name for folder in folders] == ["demo", "demo_2", "demo_3"]
+
+
+WORKERS = """
+import multiprocessing, pathlib, time
+def beat(file):
+    for _ in range(600):
+        file.write_text(str(time.monotonic()))
+        time.sleep(0.05)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=beat, args=(pathlib.Path("worker"),))
+    worker.start()
+    beat(pathlib.Path("command"))
+"""
+PARENT = """
+from pathlib import Path
+from nnunetv2_guidino.nnunet import commands
+commands.shutil.which = lambda *_, **__: "bin/nnUNetv2_stub"
+commands.run_command("nnUNetv2_stub", root=Path("root"), label="x")
+"""
+
+
+def is_beating(file: Path) -> bool:
+    before = file.read_text()
+    time.sleep(0.5)
+    return file.read_text() != before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_command_and_its_workers_too(number, tmp_path):
+    executable = tmp_path / "bin" / "nnUNetv2_stub"
+    executable.parent.mkdir()
+    executable.write_text(f"#!{sys.executable}\n{WORKERS}")
+    executable.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    files = [tmp_path / "command", tmp_path / "worker"]
+    deadline = time.monotonic() + 60
+    while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert all(map(is_beating, files))
+    parent.send_signal(number)
+    parent.wait(timeout=20)
+    time.sleep(0.5)
+    assert not any(map(is_beating, files))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(GuidinoError, match="file/demo cannot be made"):
+        command.make_output_folder(tmp_path / "file" / "demo")
 
 
 @pytest.mark.slow

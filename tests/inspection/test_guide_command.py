@@ -6,7 +6,9 @@ import pytest
 from nnunet_workspace import DATASET
 from PIL import Image
 
-from nnunetv2_guidino.commands.guide import guide_scores
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.inspection.guide import guide
+from nnunetv2_guidino.inspection.scores import guide_scores
 
 
 @pytest.fixture
@@ -35,10 +37,10 @@ def test_guides_panels_sheet_and_scores(folders, model_folder, guidino):
     with (folders / "out" / "guide.csv").open() as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     for name, row in rows.items():
-        guide = np.asarray(Image.open(folders / "out" / "guides" / f"{name}.png")) / 255
+        shown = np.asarray(Image.open(folders / "out" / "guides" / f"{name}.png")) / 255
         truth = np.asarray(Image.open(folders / "references" / f"{name}.png")) > 0
-        assert guide.shape == truth.shape
-        scores = guide_scores(guide.ravel(), truth.ravel())
+        assert shown.shape == truth.shape
+        scores = guide_scores(shown.ravel(), truth.ravel())
         for metric, value in scores.items():
             assert float(row[metric] or "nan") == pytest.approx(value, abs=0.02, nan_ok=True)
     assert rows["c"]["auc"] == ""
@@ -53,7 +55,7 @@ def test_without_references_there_is_no_report(folders, model_folder, guidino):
 
 
 @pytest.mark.parametrize(
-    ("guide", "truth", "dice", "auc"),
+    ("values", "truth", "dice", "auc"),
     [
         ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 1, 1),
         ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 0, 0),
@@ -65,8 +67,8 @@ def test_without_references_there_is_no_report(folders, model_folder, guidino):
         ([0.9, 0.9], [1, 1], 1, np.nan),
     ],
 )
-def test_scores(guide, truth, dice, auc):
-    scores = guide_scores(np.array(guide), np.array(truth, bool))
+def test_scores(values, truth, dice, auc):
+    scores = guide_scores(np.array(values), np.array(truth, bool))
     assert scores == pytest.approx({"dice": dice, "auc": auc}, nan_ok=True)
 
 
@@ -108,9 +110,10 @@ def test_one_bad_file_is_named_and_nothing_is_written(mutation, message, folders
     assert list((folders / "out").rglob("*")) == []
 
 
-def test_a_step_of_more_than_a_patch_is_refused(folders, guidino):
-    with pytest.raises(AssertionError, match="-step_size 1.5: expected more than 0 and at most 1"):
-        guidino("guide", "-m", folders, "-i", folders, "-o", folders, "-device", "cpu", "-step_size", 1.5)
+def test_a_step_of_more_than_a_patch_is_refused(folders):
+    """On the command line too: tests/commands/test_options.py."""
+    with pytest.raises(GuidinoError, match="-step_size 1.5: expected more than 0 and at most 1"):
+        guide(folders, folders, folders, device="cpu", step_size=1.5)
 
 
 def test_no_gpu_says_what_to_do(folders, guidino, monkeypatch):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_guidino.inspection.pictures import Case, Plane, draw_contact_sheets, draw_panel, largest_component, planes
+from nnunetv2_guidino.inspection.pictures import (
+    Pictured,
+    Plane,
+    draw_contact_sheets,
+    draw_panel,
+    largest_component,
+    planes,
+)
 
 SHAPES = [(1, 40, 60), (20, 40, 60)]
 
@@ -27,7 +34,7 @@ def test_planes_go_through_the_largest_component():
 def test_a_panel_shows_the_guide(with_truth, shape, channels, tmp_path):
     guide = blob(shape).astype(np.float32)
     image = np.random.default_rng(0).random((channels, *shape))
-    case = Case("name", image, guide, np.zeros(shape, bool), blob(shape) if with_truth else None, (2.0, 1.0, 1.0))
+    case = Pictured("name", image, guide, np.zeros(shape, bool), blob(shape) if with_truth else None, (2.0, 1.0, 1.0))
     draw_panel(case, tmp_path / "with.png")
     draw_panel(case._replace(guide=np.zeros_like(guide)), tmp_path / "without.png")
     with_guide, without = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without"))

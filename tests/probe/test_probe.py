@@ -9,10 +9,14 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from tiny_encoders import DEPTH
 
 from nnunetv2_guidino.cli import main
+from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.probe.fold_patches import patches, read_fold
-from nnunetv2_guidino.probe.probe import BATCH, guide_dice, train_tokenbook
+from nnunetv2_guidino.probe.measure import BATCH, Result, guide_dice, train_tokenbook
+from nnunetv2_guidino.probe.probe import best, prepare
+from nnunetv2_guidino.probe.probe import probe as ask
+from nnunetv2_guidino.probe.report import write_results
 
 HEIGHT, WIDTH = planned.plans({}).plans["configurations"]["2d"]["patch_size"]
 
@@ -151,13 +155,81 @@ def test_guide_finds_bright_squares(dataset, tiny_encoder, capsys):
         (["-p", "Nope"], "Nope.json does not exist; there are nnUNetPlans"),
         (["-f", "1"], "-f 1: there are only the folds 0 to 0"),
         (["--layers", "2,4"], "has 3 blocks"),
-        (["--sizes", "64", "0"], "guidino.min_input_size is 0; expected at least 1"),
-        (["--steps", "0"], "--steps 0: expected at least 1"),
+        (["-c", "2d", "--encoder", "/gone"], "there is no such folder"),
     ],
 )
 def test_wrong_options_are_refused(options, message, dataset, tiny_encoder, capsys):
     assert probe(tiny_encoder("dinov2"), *options) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"steps": 0}, "--steps 0: expected at least 1"),
+        ({"seeds": -1}, "--seeds -1: expected at least 1"),
+        ({"patches": 0}, "--patches 0: expected at least 1"),
+        ({"fold": -1}, "-f -1: expected at least 0"),
+        ({"sizes": [64, 0]}, "--sizes 0: expected at least 1"),
+        ({"layers": [0]}, "expected numbers from 1"),
+        ({"layers": []}, "expected numbers from 1"),
+        ({"device": "tpu"}, "-device tpu: expected one of cpu, cuda, mps"),
+    ],
+)
+def test_a_notebook_s_numbers_are_refused_alike(option, message, dataset):
+    with pytest.raises(GuidinoError, match=message):
+        prepare(planned.DATASET, **option)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("splits_final.json", "[{", "splits_final.json is no JSON file, or was cut short"),
+        ("splits_final.json", "{}", "splits_final.json holds dict; expected a list"),
+        ("splits_final.json", '[{"train": ["case00"]}]', "fold 0 is not an object with train and val"),
+        ("splits_final.json", '[["case00"], ["case01"]]', "fold 0 is not an object with train and val"),
+        ("dataset.json", "[]", "dataset.json holds list; expected an object"),
+        ("dataset.json", "{}", "dataset.json has no labels; expected an object of names"),
+        ("dataset.json", '{"labels": ["a"]}', "dataset.json: labels is .* expected an object of names"),
+        ("dataset.json", '{"labels": {"a": 1}}', "dataset.json has labels that nnU-Net cannot use: Background"),
+        ("nnUNetPlans.json", "null", "nnUNetPlans.json"),
+        ("nnUNetPlans.json", "{}", "nnUNetPlans.json has no configurations"),
+        (
+            "nnUNetPlans.json",
+            '{"configurations": {"2d": {}}}',
+            "nnUNetPlans.json does not describe the configuration 2d",
+        ),
+    ],
+)
+def test_json_of_another_shape_is_named(file, content, message, dataset):
+    (dataset / file).write_text(content)
+    with pytest.raises(GuidinoError, match=message):
+        prepare(planned.DATASET)
+
+
+def test_a_folder_without_cases_is_named(dataset):
+    for path in (dataset / "x").iterdir():
+        path.unlink()
+    with pytest.raises(GuidinoError, match="x has no cases as nnU-Net preprocesses them"):
+        prepare(planned.DATASET)
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    write_results([Result(64, 1, [0.5], 1.0)], "a $5 and a $6", tmp_path)
+    assert (tmp_path / "probe.png").stat().st_size > 0
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(GuidinoError, match="file cannot be written"):
+        write_results([Result(64, 1, [0.5], 1.0)], "title", tmp_path / "file")
+
+
+def test_the_function_returns_all_results(dataset, tiny_encoder):
+    results = ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32, 64], steps=2)
+    assert [(result.size, result.layer) for result in results] == [(32, 1), (64, 1)]
+    undefined = Result(64, 1, [float("nan")], 1.0)
+    assert best([undefined, *results]) in results
 
 
 def test_cases_that_are_not_preprocessed_are_named(dataset, tiny_encoder, capsys):

@@ -34,7 +34,7 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guide import guide_counts
 from nnunetv2_guidino.losses.target import Annotation
 from nnunetv2_guidino.plans import derive_plans, guide_settings
-from nnunetv2_guidino.probe.probe import train_tokenbook
+from nnunetv2_guidino.probe.measure import train_tokenbook
 
 VARIANT = VARIANTS[0]
 INPUT_SIZE = 112

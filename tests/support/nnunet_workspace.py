@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.demo.dataset import Case, phantom_cases
+from nnunetv2_guidino.demo.dataset import Pair, phantom_cases
 
 DATASET = "Dataset901_Small"
 TINY_PLANS = "nnUNetPlansTiny"
@@ -70,7 +70,7 @@ class Workspace:
         return self.results / DATASET / f"{trainer}__{plans}__{configuration}"
 
 
-def write_dataset(folder: Path, cases: list[Case], validation: int) -> None:
+def write_dataset(folder: Path, cases: list[Pair], validation: int) -> None:
     """An nnU-Net data set of RGB images and masks, the last `validation` cases in fold 0's validation."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
@@ -88,7 +88,7 @@ def write_dataset(folder: Path, cases: list[Case], validation: int) -> None:
     (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-validation], "val": names[-validation:]}]))
 
 
-def small_cases(real_data_root: Path) -> list[Case]:
+def small_cases(real_data_root: Path) -> list[Pair]:
     """Twelve colonoscopies of 64×64 pixels, or the demo's phantoms where no real images are at hand."""
     source = real_data_root / "kvasir-seg-352"
     if not source.is_dir():
@@ -99,11 +99,11 @@ def small_cases(real_data_root: Path) -> list[Case]:
         stem = Path(name).stem
         image = Image.open(next((source / "images").glob(f"{stem}.*"))).convert("RGB").resize((64, 64))
         mask = Image.open(next((source / "masks").glob(f"{stem}.*"))).convert("L").resize((64, 64))
-        cases.append(Case(stem, np.asarray(image), np.asarray(mask) > 127))
+        cases.append(Pair(stem, np.asarray(image), np.asarray(mask) > 127))
     return cases
 
 
-def prepared_workspace(root: Path, cases: list[Case], validation: int) -> Workspace:
+def prepared_workspace(root: Path, cases: list[Pair], validation: int) -> Workspace:
     """Planned and preprocessed, with the split in place and a sibling of the plans that has few features."""
     workspace = Workspace(root)
     write_dataset(workspace.raw / DATASET, cases, validation)

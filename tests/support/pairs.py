@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from nnunetv2_guidino.cli import main
+from nnunetv2_guidino.conversion.sources import SourceFile
 
 
 def draw_mask(size: tuple[int, int] = (40, 30), level: int = 255) -> Image.Image:
@@ -40,3 +42,24 @@ def convert(*args: object) -> int:
     """`guidino convert …` in this process, without workers unless the arguments ask for them."""
     arguments = [str(arg) for arg in args]
     return main(["convert", *arguments, *(() if "-np" in arguments else ("-np", "1"))])
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stored(image: Image.Image, tmp_path: Path, ending: str = ".png", **options: object) -> SourceFile:
+    """The image as `file` with an ending in a folder."""
+    image.save(tmp_path / f"file{ending}", **options)
+    return SourceFile(tmp_path, f"file{ending}")
+
+
+def cases_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.iterdir())
+
+
+def read_splits(target: Path) -> list[dict[str, list[str]]]:
+    """splits_final.json, which must be the same where nnU-Net reads it."""
+    preprocessed = target.parents[1] / "nnUNet_preprocessed" / target.name / "splits_final.json"
+    assert preprocessed.read_bytes() == (target / "splits_final.json").read_bytes()
+    return json.loads(preprocessed.read_text())

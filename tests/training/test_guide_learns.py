@@ -12,7 +12,7 @@ from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.target import Annotation
-from nnunetv2_guidino.probe.probe import guide_dice, train_tokenbook
+from nnunetv2_guidino.probe.measure import guide_dice, train_tokenbook
 
 SIZE, STEPS = 128, 320
 

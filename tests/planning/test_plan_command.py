@@ -9,20 +9,6 @@ from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.config import GuideConfig, LoRA
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """nnUNet_preprocessed with one data set and nnU-Net's plans, without a guide section."""
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnUNet_preprocessed"))
-    folder = tmp_path / "nnUNet_preprocessed" / planned.DATASET
-    folder.mkdir(parents=True)
-    plans = planned.plans({}).plans
-    del plans["guidino"]
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    dataset = {"labels": {"background": 0, "polyp": 1}, "channel_names": {"0": "R", "1": "G", "2": "B"}}
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    return folder
-
-
 def plan(*arguments: str) -> int:
     return main(["plan", "-d", planned.DATASET, *arguments])
 
@@ -110,7 +96,7 @@ def test_what_is_written_no_longer_depends_on_the_environment(folder, monkeypatc
         (["-o", "New", "--set", "configurations.2d.batch=4"], "no 'batch' there; there are data_identifier"),
         (["-o", "New", "--set", "configurations.2d.batch_size=4.5"], "batch_size is 2 in the plans; expected int"),
         (["-o", "New", "-c", "3d_fullres"], "-c 3d_fullres: the plans have no such configuration; there are 2d"),
-        (["-o", "New", "--encoder", "/gone", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
+        (["-o", "New", "--encoder", "no/hub", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
         (["-o", "New", "-d", "Dataset998_Gone"], "does not exist"),
         (["-o", "New", "-d", "998"], "-d 998: Could not find a dataset"),
     ],

@@ -1,0 +1,53 @@
+"""Work on many cases, in processes of its own if wanted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from nnunetv2_guidino.errors import GuidinoError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _leave_with_parent() -> None:
+    """Initialise a worker: Ctrl-C is the parent's affair, and a parent that was killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def map_cases(function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str) -> list[Result]:
+    if processes < 1:
+        raise GuidinoError(f"-np {processes}: expected a number from 1 on")
+    bar = partial(tqdm, total=len(items), desc=title, unit=" cases")
+    if processes == 1:
+        return list(bar(map(function, items)))
+    pool = ProcessPoolExecutor(
+        min(processes, max(len(items), 1)), multiprocessing.get_context("spawn"), _leave_with_parent
+    )
+    try:
+        return list(bar(pool.map(function, items)))
+    except BrokenProcessPool:
+        raise GuidinoError(
+            "a worker process was killed; if memory ran out, try fewer processes (-np). A script that calls convert() "
+            'with processes > 1 must do so below `if __name__ == "__main__":`'
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,153 @@
+"""Derive plans for an experiment with the guide: a sibling with a name of its own that shares the preprocessed data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_guidino.bounds import GIGABYTES
+from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import write_json
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json, said_of
+from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+from nnunetv2_guidino.planning.changes import change
+from nnunetv2_guidino.planning.differences import differences
+from nnunetv2_guidino.planning.encoder_name import absolute_encoder
+from nnunetv2_guidino.planning.trainable import check_trainable
+from nnunetv2_guidino.plans import derive_plans, guide_settings, read_plans
+
+RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's own files beside the plans
+LONGEST_NAME = 100  # nnU-Net makes it a part of a folder's name
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `plan` wrote.
+
+    Args:
+        file: The new plans.
+        source: Those they were derived from.
+        plans: What is in the new ones.
+        differences: One line for each value that differs from the source.
+        memory: What a training needs, in words.
+    """
+
+    file: Path
+    source: Path
+    plans: dict[str, Any]
+    differences: list[str]
+    memory: str
+
+
+def plan(
+    dataset: str,
+    output: str,
+    plans: str = "nnUNetPlans",
+    configuration: str = "2d",
+    settings: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    gpu_memory_target: float | None = None,
+) -> Planned:
+    """Write plans for an experiment beside those that nnU-Net made.
+
+    Args:
+        dataset: Name or number of a data set that nnU-Net has preprocessed.
+        output: Name of the new plans.
+        plans: Name of those to derive from.
+        configuration: Whose memory to estimate, and whose batch size to lower.
+        settings: Of the guide, by key; "lora.rank" is a key of the section "lora".
+        changes: Other values in the plans by path, such as "configurations.2d.batch_size".
+        gpu_memory_target: In GB; the batch size is lowered, never below 2, until the estimate fits.
+
+    Raises:
+        GuidinoError: For a value that is wrong, or that no training could be done with; nothing is written then.
+    """
+    _check_name(output)
+    if gpu_memory_target is not None:
+        GIGABYTES.check("--gpu_memory_target_in_gb", gpu_memory_target)
+    folder = preprocessed_folder(dataset)
+    source_file, file = folder / f"{plans}.json", folder / f"{output}.json"
+    source = read_configurations(source_file)
+    if configuration not in source["configurations"]:
+        known = ", ".join(source["configurations"])
+        raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
+    derived = derive_plans(source, output, _section(source, dict(settings or {})))
+    changed = {change(derived, path, value) for path, value in (changes or {}).items()}
+    dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
+    for name in _with_heirs(derived, changed):
+        check_trainable(derived, source_file, name, dataset_json)
+    configuration_of(derived, source_file, configuration)
+    with said_of(source_file, "has no network whose memory can be estimated"):
+        memory = estimated_memory(derived, configuration, dataset_json, gpu_memory_target)
+    if file.exists():  # results that were made with it would no longer be what they say
+        raise GuidinoError(f"{file} exists already; give -o another name")
+    write_json(file, derived)
+    return Planned(file, source_file, derived, list(differences(source, derived)), memory)
+
+
+def guide_section(path: Path) -> dict[str, Any]:
+    """The guide section of a plans file or of a trained model's folder, with all its values.
+
+    Raises:
+        GuidinoError: If there is no such file, or it describes no guide.
+    """
+    return GuideConfig.from_plans(read_plans(path / "plans.json" if path.is_dir() else path)).to_plans()
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or "__" in name:
+        raise GuidinoError(f"-o {name}: expected letters, digits, - and single _: it names files and folders")
+    if name in RESERVED or name.endswith(".json") or len(name) > LONGEST_NAME:
+        raise GuidinoError(
+            f"-o {name}: expected a name of plans, without .json, not longer than {LONGEST_NAME} letters, and none of "
+            f"{', '.join(RESERVED)}, which are nnU-Net's"
+        )
+
+
+def _section(source: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The complete guide section: the source's, changed by what is given."""
+    adapters = [key for key in given if key.startswith("lora.")]
+    if "lora" in given and given["lora"] is None and adapters:
+        raise GuidinoError(f"lora is switched off, but {adapters[0]} is set: leave one of the two out")
+    section = guide_settings(source, given)
+    if "encoder" in given or "encoder" not in source.get(PLANS_KEY, {}):
+        section["encoder"] = absolute_encoder(section["encoder"])
+    return section
+
+
+def _with_heirs(plans: dict[str, Any], names: set[str]) -> list[str]:
+    """These configurations and those that inherit from them."""
+    found = set(names)
+    while True:
+        heirs = {name for name, value in plans["configurations"].items() if value.get("inherits_from") in found}
+        if heirs <= found:
+            return sorted(found)
+        found |= heirs
+
+
+def estimated_memory(
+    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], target: float | None = None
+) -> str:
+    """What a training needs, in words; with a target in GB, the batch size is lowered in `plans` to fit."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunetv2_guidino.cost.memory import estimate
+
+    memory = estimate(plans, configuration, dataset_json)
+    if memory is None:
+        reason = "the encoder is not on this machine, or the network does not count itself"
+        if target is not None:
+            raise GuidinoError(f"the memory cannot be estimated: {reason}")
+        return f"no estimate of the memory: {reason}"
+    planned = int(PlansManager(plans).get_configuration(configuration).batch_size)
+    batch_size = planned if target is None else memory.largest_batch(target, planned)
+    if batch_size != planned:
+        plans["configurations"][configuration]["batch_size"] = batch_size
+    text = memory.describe(batch_size)
+    if target is not None and memory.total(batch_size) > target:
+        text += f"; more than {target:g} GB even so: a smaller encoder, input size or patch is needed"
+    return text
