@@ -54,10 +54,8 @@ def spoil(data: bytes, draw: random.Random) -> bytes:
 
 
 def make_source(folder: Path, draw: random.Random) -> Path:
-    for kind, drawn, modes in (
-        ("images", draw_image, ["L", "RGB", "RGBA"]),
-        ("masks", draw_mask, ["1", "L", "P", "LA", "I;16"]),
-    ):
+    kinds = (("images", draw_image, ["L", "RGB", "RGBA"]), ("masks", draw_mask, ["1", "L", "P", "LA", "I;16"]))
+    for kind, drawn, modes in kinds:
         (folder / kind).mkdir(parents=True)
         for name in ("a0", "a1"):
             data = encode(drawn((40, 30)), draw.choice(modes), draw)
