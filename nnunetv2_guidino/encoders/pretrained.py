@@ -64,10 +64,12 @@ def _check_patch_tokens(vit: Any, folder: Path) -> None:
         with torch.no_grad():
             tokens = vit(pixel_values=image, **family.forward_options(vit)).last_hidden_state
     except Exception as error:
-        raise GuidinoError(not_a_vit(folder, error)) from error
+        raise GuidinoError(not_a_vit(f"encoder {folder}", error)) from error
     right = tokens.ndim == 3 and (tokens.shape[1] >= 6 if prefix is None else tokens.shape[1] == prefix + 6)
     if not right:
-        raise GuidinoError(not_a_vit(folder, f"an image of 2×3 patches gave a tensor of shape {tuple(tokens.shape)}"))
+        raise GuidinoError(
+            not_a_vit(f"encoder {folder}", f"an image of 2×3 patches gave a tensor of shape {tuple(tokens.shape)}")
+        )
 
 
 @contextmanager

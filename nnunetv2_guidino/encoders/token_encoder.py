@@ -77,10 +77,10 @@ class TokenEncoder(nn.Module):
     ):
         super().__init__()
         self.architecture = architecture
-        self.family = family_of(architecture["model_type"])
         self.min_input_size = min_input_size
         self.image_channels = len(normalization_schemes)
         self.vit = build_vit(architecture).requires_grad_(False).eval()
+        self.family = family_of(architecture["model_type"])
         blocks = self.family.blocks(self.vit)
         *hidden, self.last_layer = checked_layers(layer, len(blocks))
         del blocks[self.last_layer :]

@@ -38,6 +38,14 @@ REFUSED = [
     ("dinov2", {"hidden_size": 2**16, "num_attention_heads": 2**6}, "describes a transformer of .* billion parameters"),
     ("dinov2", {"model_type": "no_such_model"}, "transformers does not know the model 'no_such_model'"),
     ("dinov2", {"model_type": None}, "model_type is None"),
+    ("vit", {"hidden_size": "wide"}, "no vit can be made of this"),
+    ("dinov2", {"num_attention_heads": 0}, "is not a vision transformer"),
+    ("dinov2", {"num_hidden_layers": 0}, "describes a transformer of 0 blocks"),
+    ("dinov2", {"num_hidden_layers": -1}, "(describes a transformer of 0 blocks|is not a vision)"),
+    ("vit", {"patch_size": 0}, "is not a vision transformer"),
+    ("timm_dinov2", {"model_args": {"depth": 1, "nonsense": 2}}, "model_args.nonsense is refused"),
+    ("timm_dinov2", {"architecture": "no_such_vit"}, "is not a vision transformer"),
+    ("timm_dinov2", {"architecture": "resnet18"}, "is not a vision transformer"),
 ]
 
 
@@ -53,6 +61,13 @@ def test_refused_at_the_folder_and_at_the_plans_at_once(family, changes, message
     with pytest.raises(GuidinoError, match=f"guidino.encoder_config in the plans:? {message}"):
         TokenEncoder({**plain, **changes}, None, ["ZScoreNormalization"] * 3, 64)
     assert time.perf_counter() - start < 10
+
+
+def test_plans_without_a_model_are_refused():
+    with pytest.raises(GuidinoError, match="guidino.encoder_config in the plans: model_type is None"):
+        TokenEncoder({}, None, ["ZScoreNormalization"] * 3, 64)
+    with pytest.raises(GuidinoError, match="guidino.encoder_config in the plans is not a vision transformer"):
+        TokenEncoder({"model_type": "bert", "hidden_size": 16}, None, ["ZScoreNormalization"] * 3, 64)
 
 
 def test_command_names_the_refused_key(tiny_encoder, tmp_path, capsys):
