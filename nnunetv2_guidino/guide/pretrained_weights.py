@@ -21,6 +21,8 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.encoders.families import family_of
+from nnunetv2_guidino.encoders.names import is_unused, network_to_stable
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.record import RECORD, KeepsRecord, read_record
 from nnunetv2_guidino.plans import OF_TRAINING, first_difference
@@ -72,7 +74,9 @@ class PretrainedWeights(dict[str, Tensor]):
         guided = any(name.startswith("tokenbook.") for name in self)
         if guided:
             settings = self._settings_with_their_encoder(settings)
-            brought = {_adapted(name, own): tensor for name, tensor in self.items()}
+            family = family_of((settings.encoder_config or {})["model_type"])
+            weights = network_to_stable(self, family)  # of version 0.1.0 too
+            brought = {_adapted(name, own): tensor for name, tensor in weights.items()}
         else:
             brought = {f"network.{name}": tensor for name, tensor in self.items()}
         wanted = [name for name in own if self._is_wanted(name, brought, guided)]
@@ -87,7 +91,7 @@ class PretrainedWeights(dict[str, Tensor]):
 
     @staticmethod
     def _is_wanted(name: str, brought: Container[str], guided: bool) -> bool:
-        if name == RECORD or SEGMENTATION_LAYERS in name:
+        if name == RECORD or SEGMENTATION_LAYERS in name or (is_unused(name) and name not in brought):
             return False
         # Adapters begin with an update of zero, so that a frozen encoder can be adapted.
         return (guided and (".lora_" not in name or name in brought)) or name.startswith("network.")

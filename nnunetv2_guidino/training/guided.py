@@ -120,8 +120,8 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             versions=_installed_versions(),
         )
         # The weights are compared when they are all there, since -pretrained_weights may bring others.
-        shared = self.model_folder.refuse_another(config, but=("encoder_source",))
-        return config if shared is None else replace(config, encoder_config=shared.encoder_config)
+        self.model_folder.refuse_another(config, but=("encoder_source",))
+        return config
 
     def _load_encoder(self, folder: Path) -> None:
         network = self._guided_network()

@@ -65,18 +65,15 @@ class ModelFolder:
                 ) from error
         return guide_of_checkpoint(self._checkpoints()[0]) if self._checkpoints() else None
 
-    def refuse_another(self, config: GuideConfig, but: Collection[str] = ()) -> GuideConfig | None:
-        """The shared guide, if there is one.
+    def refuse_another(self, config: GuideConfig, but: Collection[str] = ()) -> None:
+        """Raise GuidinoError if other folds go by another guide, naming the first setting that differs.
 
         Args:
             but: Settings that may differ (see `first_difference`).
-
-        Raises:
-            GuidinoError: If `config` is another, naming the first setting that differs.
         """
         shared = self.shared()
         if shared is None:
-            return None
+            return
         if difference := first_difference(config, shared, but=(*OF_ONE_FOLD, *but)):
             trained = [file.parent.name for file in self._checkpoints()]
             fold = f"{trained[0]} in {self.folder} was trained" if trained else f"{self.folder} was begun"
@@ -84,7 +81,6 @@ class ModelFolder:
                 f"{fold} with another guide: {difference.describe('here', 'there')}. Give this one a plans file of its "
                 "own (guidino plan -o NAME), or remove that model"
             )
-        return shared
 
     def claim(self, config: GuideConfig, plans: dict[str, Any]) -> None:
         """Write plans.json whole, unless it names this guide. Of folds that start at once with two, one gets through.

@@ -41,6 +41,13 @@ def predictor(folder: Path, *folds: int) -> nnUNetPredictor:
     return predictor
 
 
+def without_record(folder: Path) -> None:
+    file = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint["network_weights"][RECORD]
+    torch.save(checkpoint, file)
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
@@ -49,7 +56,6 @@ def predictor(folder: Path, *folds: int) -> nnUNetPredictor:
         ({"readout": "affine"}, "readout"),
         ({"similarity": "dot"}, "similarity"),
         ({"layer": 2}, "layer"),
-        ({"layer": 99}, "layer"),
         ({"min_input_size": 32}, "min_input_size"),
         ({"slice_stride": 2}, "slice_stride"),
         ({"classes": 2}, "classes"),
@@ -78,10 +84,15 @@ def test_what_computes_the_same_may_change(model):
     predictor(folder)
 
 
-def test_no_classes_are_refused(model):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"classes": 0}, "classes is 0; expected at least 1"), ({"layer": 99}, "layer is 99, but .* has 3 blocks")],
+)
+def test_what_no_model_can_have_is_refused_without_a_record_too(settings, message, model):
     folder, change = model()
-    change(classes=0)
-    with pytest.raises(GuidinoError, match="guidino.classes is 0; expected at least 1"):
+    without_record(folder)
+    change(**settings)
+    with pytest.raises(GuidinoError, match=f"guidino.{message}"):
         predictor(folder)
 
 
@@ -99,10 +110,7 @@ def test_each_fold_is_asked(model):
 
 def test_weights_of_version_0_1_0_have_no_record_and_are_taken(model):
     folder, _ = model()
-    file = folder / "fold_0" / "checkpoint_final.pth"
-    checkpoint = torch.load(file, weights_only=False)
-    del checkpoint["network_weights"][RECORD]
-    torch.save(checkpoint, file)
+    without_record(folder)
     predictor(folder)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import make_model
 import numpy as np
 import pytest
+import torch
+from nnunetv2.run.run_training import maybe_load_checkpoint
 from PIL import Image
 
 from nnunetv2_guidino.config import GuideConfig
@@ -44,6 +46,21 @@ def test_the_checkpoint_alone_says_which_guide_it_has(earlier):
     guide = guide_of_checkpoint(earlier / "model" / "fold_0" / "checkpoint_final.pth")
     assert guide == GuideConfig.from_plans(json.loads((earlier / "model" / "plans.json").read_text()))
     assert guide.gating == "product"
+
+
+def test_a_training_starts_from_its_weights(earlier, planned_trainer, monkeypatch, tiny_encoder):
+    name, family = {"0.1.0": ("", "dinov3"), "0.1.0-lora": ("LoRA", "dinov2")}[earlier.name]
+    monkeypatch.setenv("GUIDINO_ENCODER", str(tiny_encoder(family)))
+    file = earlier / "model" / "fold_0" / "checkpoint_final.pth"
+    trainer = planned_trainer(f"nnUNetTrainerGuiDINO{name}", guide={"gating": "product"})
+    maybe_load_checkpoint(trainer, False, False, str(file))
+    theirs = torch.load(file, weights_only=False)["network_weights"]
+    assert torch.equal(trainer.network.tokenbook.prototypes, theirs["tokenbook.prototypes"])
+    layers = [weight for key, weight in theirs.items() if ".lora_B." in key]
+    ours = [weight for key, weight in trainer.network.state_dict().items() if ".lora_B." in key]
+    assert len(ours) == len(layers)
+    assert all(torch.equal(*pair) for pair in zip(ours, layers, strict=True))
+    assert trainer.network.settings.encoder_source["folder"] == f"/tmp/guidino_make_model/{family}"
 
 
 @pytest.mark.slow

