@@ -126,8 +126,9 @@ def examine(levels: Array, two_only: bool = True) -> Evidence:
             f"is no two-level mask: it has areas at the levels {', '.join(map(str, plateaus))}. If these are classes, "
             f"{advice}; if soft edges, say where to cut: --cut LEVEL"
         )
-    visible, bright, upper = (int(np.count_nonzero(levels >= highest * part)) for part in (1 / 4, 3 / 4, 1 / 2))
-    return Evidence(lowest, highest, len(used), area, visible, bright, upper / levels.size)
+    visible, bright = (int(np.count_nonzero(levels >= highest * part)) for part in (1 / 4, 3 / 4))
+    share = np.count_nonzero(levels > highest / 2) / levels.size
+    return Evidence(lowest, highest, len(used), area, visible, bright, share)
 
 
 def _foreground_area(levels: Array, minimum: Array, maximum: Array) -> int | None:

@@ -94,6 +94,13 @@ def test_full_and_mostly_bright_masks_are_said(tmp_path: Path, nnunet: Path, cap
     assert "the foreground covers 81% of the masks" in error
 
 
+def test_empty_masks_are_not_bright(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+    assert convert("folder", make_set(tmp_path / "set", [flat(0, 0), flat(0, 0), flat(0, 255)])) == 0
+    error = capsys.readouterr().err
+    assert "2 masks are empty: 00, 01" in error
+    assert "the foreground covers" not in error
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_dark_foreground(soft: bool, tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
     masks = [draw_mask((80, 60)).point(lambda level: 255 - level) for _ in range(2)]
