@@ -198,7 +198,8 @@ def _other_encodings(lit: Sequence[tuple[SourceFile, Evidence]], top: int) -> li
     for file, found in lit:
         tolerance = top / 4 if found.levels > FEW else 0 if found.levels <= 2 and exact else top / 8
         level = found.area or found.highest
-        if abs(level - top) > tolerance if found.area else level <= top / 2:
+        # thin and soft structures reach the level here and there only, and JPEG overshoots it a little
+        if abs(level - top) > tolerance if found.area else not top / 2 < level <= top * 5 / 4:
             problems.append(
                 f"{file}: its levels end at {level}, those of {example} at {top}; expected one encoding. If these are "
                 "classes, name them: --labels NAME=VALUE,…; if not, --cut LEVEL says what is foreground"

@@ -71,6 +71,7 @@ AMBIGUOUS = {
     "a class of its own in each file": ([flat(0, 2), flat(0, 3)], "expected one encoding", ["a=2,b=3"]),
     "0/1 among 0/255": ([flat(0, 1), flat(0, 255)], "its levels end at 1, those of", ["a=1,b=255"]),
     "0/128 among 0/255": ([flat(0, 128), flat(0, 255)], "its levels end at 128", ["a=128,b=255"]),
+    "thin ones brighter than areas": ([thin_lines(0)[0], flat(0, 180)], "at 180; expected one encoding", None),
     "full at another level": ([flat(180), flat(0, 255)], "its levels end at 180", ["a=180,b=255"]),
     "all are full": ([flat(255), flat(255)], "no mask has both foreground and background", None),
 }
