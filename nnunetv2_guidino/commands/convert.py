@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from nnunetv2_guidino.conversion.convert import RefusedError, Report, convert
-from nnunetv2_guidino.conversion.converters import CONVERTERS, load_converter
+from nnunetv2_guidino.conversion.converters import CONVERTERS, converter_text, load_converter
 from nnunetv2_guidino.conversion.dataset import Dataset
 from nnunetv2_guidino.conversion.labels import Labels
 from nnunetv2_guidino.conversion.photographs import convert_images
@@ -22,8 +22,8 @@ from nnunetv2_guidino.errors import GuidinoError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(required=True, metavar="CONVERTER")
     for name, (_, summary) in CONVERTERS.items():
-        dataset, text = load_converter(name)
-        converter = subparsers.add_parser(name, help=summary, description=text)
+        dataset = load_converter(name)
+        converter = subparsers.add_parser(name, help=summary, description=converter_text(name))
         _add_options(converter, dataset)
         converter.set_defaults(dataset=dataset, convert=_run_converter)
     _add_images(subparsers.add_parser("images", help="images without masks, for a trained model to predict"))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import nnunetv2_guidino
+from nnunetv2_guidino.errors import GuidinoError
 
 if TYPE_CHECKING:
     from nnunetv2_guidino.conversion.dataset import Dataset
@@ -32,15 +34,30 @@ def converters_folder() -> Path:
     return carried if (carried / "folder.py").is_file() else package.parent / "dataset_conversion"
 
 
+def load_converter(name: str) -> Dataset:
+    """The data set that a converter of the list describes.
+
+    Raises:
+        GuidinoError: If there is no such converter.
+    """
+    dataset: Dataset = _load(name).DATASET
+    return dataset
+
+
+def converter_text(name: str) -> str:
+    """What a converter's file says about its data set; raises GuidinoError if there is no such converter."""
+    return _load(name).__doc__ or ""
+
+
 @lru_cache
-def load_converter(name: str) -> tuple[Dataset, str]:
-    """The data set that a converter of the list describes, and its file's docstring."""
-    module_name, _ = CONVERTERS[name]
-    file = converters_folder() / f"{module_name}.py"
-    spec = importlib.util.spec_from_file_location(f"nnunetv2_guidino.dataset_conversion.{module_name}", file)
+def _load(name: str) -> ModuleType:
+    """A converter's file, loaded from where it lies: its folder is a package in no installation."""
+    if name not in CONVERTERS:
+        raise GuidinoError(f"there is no converter {name!r}; expected one of {', '.join(CONVERTERS)}")
+    file = converters_folder() / f"{CONVERTERS[name][0]}.py"
+    spec = importlib.util.spec_from_file_location(f"nnunetv2_guidino_converter_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    dataset: Dataset = module.DATASET
-    return dataset, module.__doc__ or ""
+    return module

@@ -35,16 +35,11 @@ def find_pairs(dataset: Dataset, files: Iterable[SourceFile]) -> Found:
     if not images and not masks:
         found.problems.append(f"no images found; expected {dataset.layout} in SRC, its subfolders or the zip")
         return found
-    images, masks = _without_endings(images, masks, found)
-    for key in sorted(images.keys() | masks.keys()):
-        part, stem = key
-        if key not in masks:
-            found.problems.append(f"{images[key]}: has no mask")
-        elif key not in images:
-            found.problems.append(f"{masks[key]}: is the mask of no image")
-        else:
-            name = dataset.case_name.format(part=part, stem=stem)
-            found.pairs.append(SourcePair(name, part, images[key], masks[key]))
+    images, masks = _without_affixes(images, masks, found)
+    found.problems += _problems_of_pairing(images, masks)
+    for part, stem in sorted(images.keys() & masks.keys()):
+        name = dataset.case_name.format(part=part, stem=stem)
+        found.pairs.append(SourcePair(name, part, images[part, stem], masks[part, stem]))
     found.problems += _problems_of_names(found.pairs)
     return found
 
@@ -68,39 +63,65 @@ def _sort(dataset: Dataset, files: Iterable[SourceFile], found: Found) -> tuple[
     return images, masks
 
 
-def _without_endings(images: Files, masks: Files, found: Found) -> tuple[Files, Files]:
-    """Take off what all names of one kind end with, as in a_0000.png and a_mask.png, where that pairs most of them."""
-    best, best_pairs = ("", ""), len(images.keys() & masks.keys())
-    if best_pairs >= min(len(images), len(masks)) / 2:
+@dataclass(frozen=True)
+class _Affix:
+    """What the names of a kind begin or end with."""
+
+    text: str = ""
+    begins: bool = False
+
+    def off(self, files: Files) -> Files:
+        """The files by their names without it; where two would then be one, all keep their names."""
+        cut = str.removeprefix if self.begins else str.removesuffix
+        shortened = {(part, cut(stem, self.text)): file for (part, stem), file in files.items()}
+        return shortened if len(shortened) == len(files) else files
+
+
+def _without_affixes(images: Files, masks: Files, found: Found) -> tuple[Files, Files]:
+    """Take off what all names of one kind begin or end with, as in a_0000.png, a_mask.png and mask_a.png, where that
+    pairs most of them."""
+    best, best_pairs = (_Affix(), _Affix()), len(images.keys() & masks.keys())
+    enough = min(len(images), len(masks)) / 2
+    if best_pairs >= enough:
         return images, masks
-    for image_ending in _endings(images):
-        for mask_ending in _endings(masks):
-            pairs = len(_shortened(images, image_ending).keys() & _shortened(masks, mask_ending).keys())
+    for of_images in _affixes(images):
+        for of_masks in _affixes(masks):
+            pairs = len(of_images.off(images).keys() & of_masks.off(masks).keys())
             # x_left and y_right would pair, were both cut: only where that leaves nothing over
-            if image_ending and mask_ending and not 1 < pairs == len(images) == len(masks):
+            if of_images.text and of_masks.text and not 1 < pairs == len(images) == len(masks):
                 continue
             if pairs > best_pairs:
-                best, best_pairs = (image_ending, mask_ending), pairs
-    if best_pairs < min(len(images), len(masks)) / 2:
+                best, best_pairs = (of_images, of_masks), pairs
+    if best_pairs < enough:
         return images, masks
-    for kind, ending in zip(("images", "masks"), best, strict=True):
-        if ending:
-            found.notes.append(f"the names of the {kind} end in {ending}, which is taken off to pair them")
-    return _shortened(images, best[0]), _shortened(masks, best[1])
+    for kind, affix in zip(("images", "masks"), best, strict=True):
+        if affix.text:
+            where = "begin with" if affix.begins else "end in"
+            found.notes.append(f"the names of the {kind} {where} {affix.text}, which is taken off to pair them")
+    return best[0].off(images), best[1].off(masks)
 
 
-def _endings(files: Files) -> list[str]:
-    """None, and what at least half of the names end with: one or two words after a separator."""
-    counts: Counter[str] = Counter()
+def _affixes(files: Files) -> list[_Affix]:
+    """None, and what at least half of the names have before their first separator, or after their last ones."""
+    counts: Counter[_Affix] = Counter()
     for _, stem in files:
-        counts.update(stem[match.start() :] for match in list(re.finditer(r"(?<=.)[-_. ]", stem))[-2:])
-    return ["", *(ending for ending, count in counts.most_common(4) if count >= len(files) / 2)]
+        separators = list(re.finditer(r"(?<=.)[-_. ](?=.)", stem))
+        counts.update(_Affix(stem[match.start() :]) for match in separators[-2:])
+        counts.update(_Affix(stem[: match.end()], begins=True) for match in separators[:1])
+    return [_Affix(), *(affix for affix, count in counts.most_common(6) if count >= len(files) / 2)]
 
 
-def _shortened(files: Files, ending: str) -> Files:
-    """The files by their names without the ending; where two would then be one, all keep their names."""
-    shortened = {(part, stem.removesuffix(ending)): file for (part, stem), file in files.items()}
-    return shortened if len(shortened) == len(files) else files
+def _problems_of_pairing(images: Files, masks: Files) -> list[str]:
+    """A line for each file without its counterpart; one for all where no name is among both."""
+    if len(images) > 1 and len(masks) > 1 and not images.keys() & masks.keys():
+        image, mask = images[min(images)], masks[min(masks)]
+        return [
+            f"{image}: none of the {len(images)} images has a mask of its name; the masks have names such as {mask}. "
+            "Name both alike"
+        ]
+    alone = [(key, f"{images[key]}: has no mask") for key in images.keys() - masks.keys()]
+    alone += [(key, f"{masks[key]}: is the mask of no image") for key in masks.keys() - images.keys()]
+    return [problem for _, problem in sorted(alone)]
 
 
 def _problems_of_names(pairs: list[SourcePair]) -> list[str]:

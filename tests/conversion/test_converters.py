@@ -16,6 +16,12 @@ import pytest
 from pairs import cases_in, convert, draw_image, draw_mask, make_pairs, read_splits, save
 from PIL import Image
 
+from nnunetv2_guidino.conversion import converters
+from nnunetv2_guidino.conversion.convert import RefusedError
+from nnunetv2_guidino.conversion.convert import convert as convert_function
+from nnunetv2_guidino.conversion.labels import Labels
+from nnunetv2_guidino.errors import GuidinoError
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -166,6 +172,58 @@ def test_folder_with_label_maps(tmp_path: Path, nnunet: Path, capsys: pytest.Cap
     assert json.loads((target / "dataset.json").read_text())["labels"] == {"background": 0, "polyp": 1, "tool": 2}
     with Image.open(target / "labelsTr" / "a.png") as labels:
         np.testing.assert_array_equal(np.asarray(labels), np.select([levels == 255, levels == 100], [1, 2]))
+
+
+# one more
+
+
+NEW = '''"""Two-part data set of a test."""
+
+from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Dataset
+
+DATASET = Dataset(
+    id=777,
+    name="New",
+    image=rf"(?P<part>train|test)/photo/(?P<stem>[^/]+){IMAGE_SUFFIX}",
+    mask=rf"(?P<part>train|test)/truth/(?P<stem>[^/]+){IMAGE_SUFFIX}",
+    layout="{train,test}/photo and {train,test}/truth",
+    labels=("spot",),
+    case_name="{part}_{stem}",
+    test_part="test",
+)
+'''
+
+
+def test_a_new_converter_is_one_file_and_one_line(
+    tmp_path: Path, nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(REPOSITORY / "dataset_conversion", tmp_path / "converters")
+    (tmp_path / "converters" / "Dataset777_New.py").write_text(NEW)
+    monkeypatch.setattr(converters, "converters_folder", lambda: tmp_path / "converters")
+    monkeypatch.setitem(converters.CONVERTERS, "new", ("Dataset777_New", "a data set of a test"))
+    for part in ("train", "test"):
+        save(draw_image(), tmp_path / f"set/{part}/photo/a.png")
+        save(draw_mask(), tmp_path / f"set/{part}/truth/a.png")
+    assert convert("new", tmp_path / "set") == 0
+    assert cases_in(nnunet / "Dataset777_New" / "labelsTr") == ["train_a"]
+    assert cases_in(nnunet / "Dataset777_New" / "labelsTs") == ["test_a"]
+
+
+def test_convert_from_python(source: Path, tmp_path: Path, nnunet: Path) -> None:
+    """As the how-to says."""
+    dataset = converters.load_converter("folder")
+    report = convert_function(
+        [source], dataset, tmp_path / "raw", dataset_id=7, labels=Labels.parse("polyp=255,tool=9")
+    )
+    assert (report.folder, report.training, report.test) == (tmp_path / "raw" / "Dataset007_Kvasir_SEG", 10, 0)
+    assert report.masks == "label maps of polyp=255, tool=9"
+    assert report.warnings == ["label tool: is in no training mask"]
+    (source / "masks" / "cju3.png").unlink()
+    with pytest.raises(RefusedError, match="has no mask") as refused:
+        convert_function([source], converters.load_converter("kvasir-seg"), published_split=False)
+    assert len(refused.value.report.problems) == 1
+    with pytest.raises(GuidinoError, match="there is no converter 'kvasir'; expected one of kvasir-seg, isic2017"):
+        converters.load_converter("kvasir")
 
 
 # ways to call

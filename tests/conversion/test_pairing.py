@@ -33,6 +33,26 @@ def test_constant_endings_are_taken_off(
         assert (f"the names of the {kind} end in {ending}, which is taken off to pair them" in error) == bool(ending)
 
 
+def test_constant_beginnings_are_taken_off(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+    source = make_pairs(tmp_path / "set", ["1", "2", "3"])
+    for kind, beginning in (("images", "img_"), ("masks", "mask_")):
+        for file in list((source / kind).iterdir()):
+            file.rename(file.with_name(beginning + file.name))
+    assert convert("folder", source) == 0
+    assert (nnunet / "Dataset500_set" / "labelsTr" / "2.png").is_file()
+    assert "the names of the masks begin with mask_, which is taken off" in capsys.readouterr().err
+
+
+def test_names_that_have_nothing_in_common_are_one_problem(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+    for number in range(20):
+        save(draw_image(), tmp_path / f"set/images/photo{number}.png")
+        save(draw_mask(), tmp_path / f"set/masks/{number + 100}.png")
+    assert convert("folder", tmp_path / "set") == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert "none of the 20 images has a mask of its name; the masks have names such as" in error[-1]
+    assert sum("has a mask of its name" in line for line in error) == 2, "listed once, and as the error"
+
+
 def test_one_missing_mask_among_endings_is_one_problem(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
     source = make_pairs(tmp_path / "set", list("abcdef"))
     rename_all(source / "masks", "_mask")
@@ -70,6 +90,12 @@ def test_letters_that_cannot_be_printed(name: str, tmp_path: Path, nnunet: Path,
     last = capsys.readouterr().err.splitlines()[-1]
     assert "letters that cannot be printed" in last
     assert last.isprintable()
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, nnunet: Path) -> None:
+    assert convert("folder", make_pairs(tmp_path / "set\udcff", ["a"]), "--name", "set") == 0
+    table = (nnunet / "Dataset500_set" / "mapping.csv").read_text(encoding="utf-8")
+    assert "set\\udcff/images/a.jpg" in table
 
 
 def test_ignored_names_are_printed_as_one_line(source: Path, nnunet: Path, capsys: Capture) -> None:
