@@ -37,7 +37,7 @@ def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
     reference, prediction, spacing = pairs.read(case)
     agreement = agreement_map(reference, prediction, pairs.labels.ignore)
     step = -(-max(reference.shape[-2:]) // SHOWN)
-    image = displayed(pairs.read_image(case)[..., ::step, ::step]) if case.image else None
+    image = _read_displayed(case, pairs, step) if case.image else None
     title = ""
     if reference.ndim == 3:
         wrong = (agreement > 1) & (agreement < 5)
@@ -56,6 +56,12 @@ def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
     return png.getvalue()
+
+
+def _read_displayed(case: PredictedCase, pairs: PairReader, step: int) -> Array:
+    """Every step-th pixel. Values that are no numbers would leave nothing to see of the others: shown as 0."""
+    image = pairs.read_image(case)[..., ::step, ::step]
+    return displayed(np.nan_to_num(image, nan=0, posinf=0, neginf=0))
 
 
 def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,8 @@ def read(file: Path, reader: type, method: str) -> StoredImage:
             array[0].flat[0] = np.nan
     except Exception as error:  # each reader's library has its own
         raise GuidinoError(f"{file} cannot be read: {str(error).strip() or type(error).__name__}") from error
+    if not all(math.isfinite(side) and side > 0 for side in spacing):
+        raise GuidinoError(f"{file} has spacing {spacing}; expected numbers above 0, for all distances are in it")
     affine = affine_of(properties)
     return StoredImage(array[:, 0], spacing[1:], affine) if array.shape[1] == 1 else StoredImage(array, spacing, affine)
 

@@ -125,3 +125,18 @@ def test_cut_volumes_are_not_scored(ending, which, share, guidino, tmp_path):
     with pytest.raises(AssertionError, match=rf"{which}\{ending} cannot be read: it is cut short"):
         guidino("evaluate", *folders, "--labels", "x=1", "-np", 1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("spacing", [np.nan, np.inf])  # nibabel takes 0 for 1
+def test_a_spacing_that_is_none(spacing, guidino, tmp_path):
+    """Surfaces without a distance between their points would all fit."""
+    for name, column in (("gt", 5), ("pred", 9)):
+        volume = np.zeros((4, 20, 30), np.uint8)
+        volume[1:3, 5:12, column : column + 9] = 1
+        file = write_nifti(tmp_path / name / "a.nii", volume)
+        header = bytearray(file.read_bytes())
+        header[80:92] = np.full(3, spacing, np.float32).tobytes()  # pixdim
+        file.write_bytes(header)
+    folders = ["-gt", tmp_path / "gt", "-pred", tmp_path / "pred", "-o", tmp_path / "out"]
+    with pytest.raises(AssertionError, match=r"a\.nii (has spacing|cannot be read)"):
+        guidino("evaluate", *folders, "--labels", "x=1", "-np", 1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -103,3 +104,16 @@ def test_agreement_map():
     reference = np.array([0, 1, 1, 0, 1, 3])
     prediction = np.array([0, 1, 0, 1, 2, 1])
     assert agreement_map(reference, prediction, ignore=3).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_images_with_values_that_are_no_numbers_are_drawn(guidino, tmp_path):
+    volume = np.zeros((4, 20, 30), np.uint8)
+    volume[1:3, 5:12, 6:20] = 1
+    image = np.random.default_rng(0).normal(size=volume.shape).astype(np.float32)
+    image[0, :3] = np.nan
+    for name, array in (("gt/a", volume), ("pred/a", volume), ("images/a_0000", image)):
+        write_nifti(tmp_path / f"{name}.nii", array)
+    folders = ["-gt", tmp_path / "gt", "-pred", tmp_path / "pred", "-i", tmp_path / "images", "-o", tmp_path / "out"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guidino("evaluate", *folders, "--labels", "x=1", "-np", 1)
