@@ -130,6 +130,8 @@ def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
     )
     try:
         yield
+    except HFValidationError as error:
+        raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
     except GatedRepoError as error:
         raise GuidinoError(
             f"encoder {encoder} is gated. Accept its licence at https://huggingface.co/{encoder} and log in with "
@@ -145,7 +147,7 @@ def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
             raise GuidinoError(_told_as_is(encoder, error, folder)) from error
         raise GuidinoError(
             f"encoder {encoder}: there is no folder {Path(encoder).absolute()}, it is not in the local cache "
-            f"({_hub_cache()}), and the Hugging Face hub cannot be reached. {elsewhere}"
+            f"({_hub_cache()}), and the Hugging Face hub cannot be reached ({_first_line(error)}). {elsewhere}"
         ) from error
 
 
@@ -166,7 +168,12 @@ def _told_as_is(encoder: str, error: BaseException, folder: Path | None = None) 
         other = "set HF_HOME to another folder" if folder is None else "give -o another folder"
         place = error.filename or folder or _hub_cache()
         return f"encoder {encoder}: {place}: {error.strerror}. Make room or give permission there, or {other}"
-    return f"encoder {encoder}: the Hugging Face hub does not give it: {str(error).strip().splitlines()[0]}"
+    return f"encoder {encoder}: the Hugging Face hub does not give it: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def is_cached(encoder: str) -> bool:

@@ -48,6 +48,11 @@ def test_fetch_without_network_says_what_to_do(tmp_path, capsys):
     assert "On a machine with internet run" in capsys.readouterr().err
 
 
+def test_fetch_refuses_what_is_no_name(tmp_path, capsys):
+    assert main(["encoder", "fetch", "bad name!", "-o", str(tmp_path / "encoder")]) == 1
+    assert "neither a folder nor a name on the Hugging Face hub" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_check_prints_grid_and_seconds(family, tiny_encoder, capsys):
     assert main(["encoder", "check", str(tiny_encoder(family)), "--size", "64", "--layer", "1,2"]) == 0
