@@ -32,7 +32,7 @@ class KeepsRecord(nn.Module):
     def get_extra_state(self) -> Tensor:
         """The section "guidino" as JSON, in bytes."""
         text = json.dumps(self.settings.to_plans())
-        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Raises GuidinoError if the weights belong to another guide, naming the first setting that differs."""

@@ -28,6 +28,12 @@ def test_registration_imports_nothing_for_other_trainers():
     assert output_of(code, cwd=folder).strip() == "[]"
 
 
+def test_registration_stays_light_for_a_user_s_own_trainer():
+    code = "import nnUNetTrainerGuiDINO as m; assert not hasattr(m, 'nnUNetTrainerGuiDINOMine')"
+    code += "; import sys; print([m for m in ('torch', 'transformers', 'nnunetv2') if m in sys.modules])"
+    assert output_of(code, cwd=nnunetv2_guidino.registration_folder()).strip() == "[]"
+
+
 def test_registration_folder_of_the_clone_holds_that_one_module():
     """nnU-Net imports whatever lies in nnUNet_extTrainer."""
     folder = Path(__file__).resolve().parents[2] / "nnunetv2_guidino" / "registration"
