@@ -50,6 +50,8 @@ def test_wheel_registers_the_trainer_and_leaves_nothing_behind(empty_environment
         assert f"nnunetv2_guidino/{name}" in added
     external = output_of(empty_environment, "import nnunetv2_guidino as n; print(n.registration_folder())")
     assert Path(external) / Path(REGISTRATION).name == folder / REGISTRATION
+    code = "from nnunetv2_guidino.conversion.converters import converters_folder as f; print(f())"
+    assert Path(output_of(empty_environment, code)) == folder / "nnunetv2_guidino" / "dataset_conversion"
     guidino = empty_environment.parent / "guidino"
     assert "demo" in subprocess.run([guidino, "--help"], check=True, capture_output=True, text=True).stdout
 

@@ -126,8 +126,9 @@ def examine(levels: Array, two_only: bool = True) -> Evidence:
             f"is no two-level mask: it has areas at the levels {', '.join(map(str, plateaus))}. If these are classes, "
             f"{advice}; if soft edges, say where to cut: --cut LEVEL"
         )
-    visible, bright, upper = (int(np.count_nonzero(levels >= highest * part)) for part in (1 / 4, 3 / 4, 1 / 2))
-    return Evidence(lowest, highest, len(used), area, visible, bright, upper / levels.size)
+    visible, bright = (int(np.count_nonzero(levels >= highest * part)) for part in (1 / 4, 3 / 4))
+    share = np.count_nonzero(levels > highest / 2) / levels.size
+    return Evidence(lowest, highest, len(used), area, visible, bright, share)
 
 
 def _foreground_area(levels: Array, minimum: Array, maximum: Array) -> int | None:
@@ -197,7 +198,8 @@ def _other_encodings(lit: Sequence[tuple[SourceFile, Evidence]], top: int) -> li
     for file, found in lit:
         tolerance = top / 4 if found.levels > FEW else 0 if found.levels <= 2 and exact else top / 8
         level = found.area or found.highest
-        if abs(level - top) > tolerance if found.area else level <= top / 2:
+        # thin and soft structures reach the level here and there only, and JPEG overshoots it a little
+        if abs(level - top) > tolerance if found.area else not top / 2 < level <= top * 5 / 4:
             problems.append(
                 f"{file}: its levels end at {level}, those of {example} at {top}; expected one encoding. If these are "
                 "classes, name them: --labels NAME=VALUE,…; if not, --cut LEVEL says what is foreground"

@@ -50,12 +50,14 @@ class ModelInput:
             raise GuidinoError(f"{model}: takes {ending} files; only {', '.join(ENDINGS)} can be made of pictures")
         if len(names) not in MODES or (len(names) > 1 and not {name.lower() for name in names} <= COLOURS):
             raise GuidinoError(f"{model}: has the channels {', '.join(names)}; pictures give one of grey, or R, G, B")
-        return cls(MODES[len(names)], ending, _size(description.get("resized_to"), file))
+        return cls(MODES[len(names)], ending, _training_size(description, file))
 
 
-def _size(size: Any, file: Path) -> Size | None:
-    if size is None:
-        return None
+def _training_size(description: dict[str, Any], file: Path) -> Size | None:
+    size = description.get("resized_to")
+    if size is None:  # data sets converted by 0.1.0 say it in words only
+        words = re.search(r"Resized to (\d+) × (\d+) pixels \(height × width\)", str(description.get("description")))
+        return (int(words[1]), int(words[2])) if words else None
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise GuidinoError(f"{file}: resized_to is {size!r}; expected [height, width]")
     return size[0], size[1]

@@ -88,7 +88,8 @@ def no_formula(text: str) -> str:
 
 def write_mapping(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the table that leads from cases to their files."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    # a folder's name may hold bytes that are no letters
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         table = csv.DictWriter(stream, rows[0].keys())
         table.writeheader()
         table.writerows(rows)

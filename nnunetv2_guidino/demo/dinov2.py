@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import whole_folder
 
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 PREFIX = "backbone."
@@ -78,14 +77,8 @@ def export_dinov2(folder: Path) -> Path:
         image_size=518,
         use_mask_token=False,  # the graph has none, and only masked pre-training uses it
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        config.save_pretrained(temporary)
-        save_file(read_backbone(onnx_file), temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "README.md").write_text(MODEL_CARD)
-        temporary.chmod(0o755)  # mkdtemp's is private
-        return temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
+    with whole_folder(folder) as unfinished:
+        config.save_pretrained(unfinished)
+        save_file(read_backbone(onnx_file), unfinished / "model.safetensors", metadata={"format": "pt"})
+        (unfinished / "README.md").write_text(MODEL_CARD, encoding="utf-8")
+    return folder

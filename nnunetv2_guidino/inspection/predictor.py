@@ -25,6 +25,7 @@ from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.guide.tokenbook import gating_guide
 from nnunetv2_guidino.inspection.recorded_guide import check_recorded_guide
+from nnunetv2_guidino.nnunet.descriptions import said_of
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 
@@ -142,8 +143,9 @@ class GuidePredictor:
             configuration_manager=self.configuration_manager,
             properties_dict=properties,
         )
-        segmentation = to_image(logits[:-1], label_manager=self.label_manager)
-        _, guide = to_image(logits[-1:], label_manager=GUIDE_REGION, return_probabilities=True)
+        with said_of(self.model_folder / "plans.json", "does not say how a prediction gets the image's size back"):
+            segmentation = to_image(logits[:-1], label_manager=self.label_manager)
+            _, guide = to_image(logits[-1:], label_manager=GUIDE_REGION, return_probabilities=True)
         return Guided(np.clip(guide[0], 0, 1), segmentation, properties)
 
     def _preprocessed(self, image_files: Sequence[Path], previous: Path | None) -> tuple[Any, Any, dict[str, Any]]:

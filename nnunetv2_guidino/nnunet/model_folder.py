@@ -80,6 +80,7 @@ def read_model(
     first = next(iter(checkpoints.values()))
     manager, settings = configuration_of(plans, plans_file, first["init_args"]["configuration"])
     labels = label_manager_of(manager, dataset_json, dataset_file)
+    _check_preprocessing(plans_file, manager, settings)
     network = _build_network(plans_file, manager, settings, labels, dataset_json, first["trainer_name"])
     for file, content in reversed(checkpoints.items()):  # the first fold's weights stay
         _load_weights(network, file, content["network_weights"])
@@ -130,6 +131,18 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return content
 
 
+def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
+    """Whether the plans say all that nnU-Net asks of them between an image and its prediction."""
+    of_images = ("image_reader_writer_class", "transpose_forward", "transpose_backward")
+    resampling = (f"resampling_fn_{kind}" for kind in ("data", "seg", "probabilities"))
+    of_configuration = ("preprocessor_class", "spacing", "use_mask_for_norm", *resampling)
+    with said_of(plans_file, "does not say how images are read and preprocessed"):
+        for owner, names in ((manager, of_images), (settings, of_configuration)):
+            for name in names:
+                if getattr(owner, name) is None:
+                    raise ValueError(f"nnU-Net has no {name} as it is named there")
+
+
 def _build_network(
     plans_file: Path, manager: Any, settings: Any, labels: Any, dataset_json: dict[str, Any], trainer_name: str
 ) -> nn.Module:
@@ -153,6 +166,8 @@ def _build_network(
 def _load_weights(network: nn.Module, file: Path, weights: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
+    except GuidinoError as error:
+        raise GuidinoError(f"{file}: {error}") from error
     except (RuntimeError, KeyError, ValueError) as error:
         # The first line names the class, each of the others something that does not fit.
         reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]

@@ -95,7 +95,11 @@ def guide_section(path: Path) -> dict[str, Any]:
     Raises:
         GuidinoError: If there is no such file, or it describes no guide.
     """
-    return GuideConfig.from_plans(read_plans(path / "plans.json" if path.is_dir() else path)).to_plans()
+    if path.is_dir():
+        if not (path / "plans.json").is_file():
+            raise GuidinoError(f"{path} has no plans.json; expected a trained model's folder, or a plans file")
+        path = path / "plans.json"
+    return GuideConfig.from_plans(read_plans(path)).to_plans()
 
 
 def _check_name(name: str) -> None:

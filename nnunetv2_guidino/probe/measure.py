@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.source import find_encoder
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guide import guide_counts, guide_loss
 from nnunetv2_guidino.losses.target import Annotation
@@ -50,6 +53,7 @@ class CachedTokens:
         count = len(fold.cases[part]) * per_case
         rows, columns = (side // encoder.patch_size for side in encoder.input_size(*fold.patch_size))
         shape = (layers, count, encoder.channels // layers, rows, columns)
+        _check_space(file.parent, math.prod(shape) * np.dtype(np.float16).itemsize)
         self.tokens = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
         self.truth = Annotation(*torch.empty(2, count, 1, *fold.patch_size, dtype=torch.bool))
         device = next(encoder.parameters()).device
@@ -66,6 +70,16 @@ class CachedTokens:
         """Of the layer at that place: tokens (N, C, h, w) in float16 and the truth about N patches."""
         truth = Annotation(*(mask.to(device) for mask in self.truth))
         return torch.from_numpy(np.array(self.tokens[layer])).to(device), truth
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """A file that is mapped into memory ends the process, without a word, when its disk is full."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise GuidinoError(
+            f"{folder} has {free / 2**30:.1f} GB free, and the tokens need {needed / 2**30:.1f}: set TMPDIR to a "
+            "folder on a larger disk, or probe fewer layers at a time (--layers)"
+        )
 
 
 def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: int) -> None:

@@ -71,6 +71,7 @@ AMBIGUOUS = {
     "a class of its own in each file": ([flat(0, 2), flat(0, 3)], "expected one encoding", ["a=2,b=3"]),
     "0/1 among 0/255": ([flat(0, 1), flat(0, 255)], "its levels end at 1, those of", ["a=1,b=255"]),
     "0/128 among 0/255": ([flat(0, 128), flat(0, 255)], "its levels end at 128", ["a=128,b=255"]),
+    "thin ones brighter than areas": ([thin_lines(0)[0], flat(0, 180)], "at 180; expected one encoding", None),
     "full at another level": ([flat(180), flat(0, 255)], "its levels end at 180", ["a=180,b=255"]),
     "all are full": ([flat(255), flat(255)], "no mask has both foreground and background", None),
 }
@@ -92,6 +93,13 @@ def test_full_and_mostly_bright_masks_are_said(tmp_path: Path, nnunet: Path, cap
     error = capsys.readouterr().err
     assert "1 masks are full, foreground everywhere: 00" in error
     assert "the foreground covers 81% of the masks" in error
+
+
+def test_empty_masks_are_not_bright(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+    assert convert("folder", make_set(tmp_path / "set", [flat(0, 0), flat(0, 0), flat(0, 255)])) == 0
+    error = capsys.readouterr().err
+    assert "2 masks are empty: 00, 01" in error
+    assert "the foreground covers" not in error
 
 
 @pytest.mark.parametrize("soft", [False, True])

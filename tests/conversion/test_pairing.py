@@ -92,6 +92,12 @@ def test_letters_that_cannot_be_printed(name: str, tmp_path: Path, nnunet: Path,
     assert last.isprintable()
 
 
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, nnunet: Path) -> None:
+    assert convert("folder", make_pairs(tmp_path / "set\udcff", ["a"]), "--name", "set") == 0
+    table = (nnunet / "Dataset500_set" / "mapping.csv").read_text(encoding="utf-8")
+    assert "set\\udcff/images/a.jpg" in table
+
+
 def test_ignored_names_are_printed_as_one_line(source: Path, nnunet: Path, capsys: Capture) -> None:
     (source / "x\ny\x1b.txt").write_text("")
     assert convert("kvasir-seg", source) == 0

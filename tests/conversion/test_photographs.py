@@ -64,10 +64,13 @@ def test_images_as_the_model_takes_them(ending: str, tmp_path: Path, capsys: Cap
     assert "notes.txt" in error
 
 
-def test_there_and_back(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("by_words_only", [False, True])  # as 0.1.0 wrote it
+def test_there_and_back(by_words_only: bool, tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
     """A model of resized images gets resized images, and its masks come back in the original size."""
     assert convert("kvasir-seg", make_pairs(tmp_path / "set", list("abc")), "--resize", 16, 20) == 0
     description = json.loads((nnunet / "Dataset501_KvasirSEG" / "dataset.json").read_text())
+    if by_words_only:
+        del description["resized_to"]
     model = make_model(tmp_path / "model", **description)
     save(draw_image((100, 80)), tmp_path / "=x.png")
     assert convert("images", tmp_path / "=x.png", "-m", model, "-o", tmp_path / "new") == 0

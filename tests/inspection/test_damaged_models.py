@@ -55,6 +55,13 @@ def edit_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(content))
 
 
+def edit_configuration(model: Path, **changes: Any) -> None:
+    configurations = json.loads((model / "plans.json").read_text())["configurations"]
+    configuration = configurations["2d"] | changes
+    configurations["2d"] = {key: value for key, value in configuration.items() if value is not ...}
+    edit_json(model / "plans.json", configurations=configurations)
+
+
 def edit_checkpoint(model: Path, change) -> None:
     checkpoint = torch.load(model / CHECKPOINT, weights_only=False)
     torch.save(change(checkpoint) or checkpoint, model / CHECKPOINT)
@@ -98,6 +105,11 @@ def other_labels(model: Path) -> None:
         (lambda m: edit_json(m / "plans.json", configurations=...), "plans.json has no configurations"),
         (lambda m: edit_json(m / "plans.json", configurations={}), "plans.json has no configuration 2d"),
         (lambda m: edit_json(m / "plans.json", configurations={"2d": {}}), "plans.json does not describe"),
+        (lambda m: edit_json(m / "plans.json", image_reader_writer=...), "the key 'image_reader_writer' is missing"),
+        (lambda m: edit_json(m / "plans.json", image_reader_writer="Mine"), "does not say how images are read"),
+        (lambda m: edit_json(m / "plans.json", transpose_backward=...), "the key 'transpose_backward' is missing"),
+        (lambda m: edit_configuration(m, preprocessor_name="Mine"), "nnU-Net has no preprocessor_class"),
+        (lambda m: edit_configuration(m, resampling_fn_probabilities=...), "'resampling_fn_probabilities' is missing"),
         (lambda m: edit_json(m / "plans.json", guidino=...), "plans.json"),
         (lambda m: edit_json(m / "plans.json", guidino=[]), "guidino"),
         (lambda m: guided(m, gate="bottleneck"), "guidino.gate"),

@@ -98,7 +98,7 @@ def grey_image(folders):
         (remove_reference, r"references has no reference CASE.png for 1 case \(b\)"),
         (crop_reference, r"c.png has size .*10, 10\), its image has .*70, 50"),
         (strange_label, "c.png holds 255"),
-        (damage_image, "c_0000.png cannot be preprocessed"),
+        (damage_image, "c_0000.png cannot be read: it is none of PNG, BMP, TIFF, JPEG"),
         (grey_image, "c_0000.png has 1 channels, the model was trained on 3"),
     ],
 )

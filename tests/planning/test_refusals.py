@@ -210,6 +210,11 @@ def test_a_section_without_plans_is_shown_whole(folder):
     assert guide_section(folder / "nnUNetPlans.json")["gate"] == "skips"
 
 
+def test_a_folder_that_is_no_model_s(folder, capsys):
+    assert main(["plan", "--show", str(folder)]) == 1
+    assert "has no plans.json; expected a trained model's folder, or a plans file" in capsys.readouterr().err
+
+
 def test_options_follow_the_lists(folder, capsys):
     """A gate or a term that is added appears by itself."""
     code = (

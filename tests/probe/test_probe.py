@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import planned
@@ -223,6 +224,12 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(GuidinoError, match="file cannot be written"):
         write_results([Result(64, 1, [0.5], 1.0)], "title", tmp_path / "file")
+
+
+def test_a_disk_that_is_too_small_is_named(dataset, tiny_encoder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(GuidinoError, match="has 0.0 GB free, and the tokens need .*: set TMPDIR"):
+        ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32], steps=2)
 
 
 def test_the_function_returns_all_results(dataset, tiny_encoder):
