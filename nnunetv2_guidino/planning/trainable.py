@@ -60,9 +60,9 @@ def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[
     """
     manager, settings = configuration_of(plans, file, name)
     with said_of(file, f"has no network in configurations.{name}"):
-        network, _ = _build(manager, settings, dataset_json, file)
+        description = describe(_build(manager, settings, dataset_json, file)[0])
     config = GuideConfig.from_plans(plans)
-    gated(describe(network), config.gate, config.gating, len(settings.normalization_schemes))
+    gated(description, config.gate, config.gating, len(settings.normalization_schemes))
 
 
 def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] | None) -> list[int]:
