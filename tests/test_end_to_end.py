@@ -68,6 +68,8 @@ def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, 
     kill_in_second_epoch(workspace, trainer, GUIDINO_ENCODER=str(encoder))
     assert {p.name for p in (folder / "fold_0").glob("checkpoint*")} == {"checkpoint_best.pth"}
 
+    whole = (folder / "plans.json").read_text()
+    (folder / "plans.json").write_text(whole[:500])  # as a kill in version 0.1.0, and in stock nnU-Net, can leave it
     shutil.rmtree(encoder)
     resumed = workspace.train(trainer, "--c", **OFFLINE)
     assert "Epoch 0" not in resumed
