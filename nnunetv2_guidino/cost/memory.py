@@ -90,6 +90,7 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
             determine_num_input_channels(manager, settings, dataset_json),
             manager.get_label_manager(dataset_json).num_segmentation_heads,
             allow_init=False,
+            deep_supervision=False,  # as the planner counts its reference networks
         )
     if not hasattr(network, "compute_conv_feature_map_size"):
         return None

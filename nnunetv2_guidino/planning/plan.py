@@ -12,12 +12,12 @@ from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json, said_of
+from nnunetv2_guidino.nnunet.descriptions import read_configurations, read_dataset_json, said_of
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
 from nnunetv2_guidino.planning.changes import change
 from nnunetv2_guidino.planning.differences import differences
 from nnunetv2_guidino.planning.encoder_name import absolute_encoder
-from nnunetv2_guidino.planning.trainable import check_trainable
+from nnunetv2_guidino.planning.trainable import check_gate, check_trainable
 from nnunetv2_guidino.plans import derive_plans, guide_settings, read_plans
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's own files beside the plans
@@ -80,7 +80,7 @@ def plan(
     dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
     for name in _with_heirs(derived, changed):
         check_trainable(derived, source_file, name, dataset_json)
-    configuration_of(derived, source_file, configuration)
+    check_gate(derived, source_file, configuration, dataset_json)
     with said_of(source_file, "has no network whose memory can be estimated"):
         memory = estimated_memory(derived, configuration, dataset_json, gpu_memory_target)
     if file.exists():  # results that were made with it would no longer be what they say

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.architectures.contract import describe
+from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.nnunet.descriptions import configuration_of, label_manager_of, said_of
 
 
@@ -44,10 +46,23 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
             f"{fitting}"
         )
     with said_of(file, f"with these changes has a network in {where} that cannot be trained"):
+        description.check_strides(settings.network_arch_init_kwargs.get("strides", []))
         import torch
 
         with torch.device("meta"):
             network.train()(torch.zeros(1, channels, *patch_size))
+
+
+def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> None:
+    """Refuse a gate that the configuration's network has no place for.
+
+    Args and errors are those of `check_trainable`.
+    """
+    manager, settings = configuration_of(plans, file, name)
+    with said_of(file, f"has no network in configurations.{name}"):
+        description = describe(_build(manager, settings, dataset_json, file)[0])
+    config = GuideConfig.from_plans(plans)
+    gated(description, config.gate, config.gating, len(settings.normalization_schemes))
 
 
 def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] | None) -> list[int]:
@@ -84,5 +99,6 @@ def _build(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path
             channels,
             labels.num_segmentation_heads,
             allow_init=False,
+            deep_supervision=True,
         )
     return network, int(channels)

@@ -197,6 +197,17 @@ def test_a_byte_order_mark_is_read_over(folder):
     assert plan(planned.DATASET, "New").file.is_file()
 
 
+def test_a_gate_that_the_network_has_no_place_for(folder, capsys):
+    """A network without an encoder and a decoder, as the plans may name one."""
+    file = folder / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    architecture = {"network_class_name": "foreign_network.Convolution", "arch_kwargs": {}, "_kw_requires_import": []}
+    plans["configurations"]["2d"]["architecture"] = architecture
+    file.write_text(json.dumps(plans))
+    assert 'guidino.gate is "skips"' in refused(folder, capsys)
+    assert plan(planned.DATASET, "New", settings={"gate": "input"}).file.is_file()
+
+
 def test_what_inherits_is_checked_too(folder, capsys):
     file = folder / "nnUNetPlans.json"
     plans = json.loads(file.read_text())
