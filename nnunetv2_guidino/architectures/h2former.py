@@ -96,6 +96,7 @@ class H2Encoder(nn.Module):
             in_chans=input_channels,
             stem_width=widths[0],
             channels=cast(Any, tuple(widths)),
+            zero_init_last=False,
         )
         resnet.conv1.stride = (1, 1)
         self.resnet = resnet  # with timm's names, by which pretrained weights fit

@@ -13,14 +13,20 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.contract import Architecture, Description
-from nnunetv2_guidino.architectures.parts import Decoder, check_dimensions, cropped, resized, with_defaults
+from nnunetv2_guidino.architectures.parts import (
+    Decoder,
+    check_dimensions,
+    cropped,
+    neighbour_mean,
+    resized,
+    with_defaults,
+)
 from nnunetv2_guidino.errors import GuidinoError
 
 # Of the five levels: the paper's in 2D, and its trainer's in 3D. The global branch has half of them.
 WIDTHS = {2: (16, 32, 64, 128, 256), 3: (32, 64, 128, 256, 320)}
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class NNWNet(Architecture):
@@ -255,7 +261,7 @@ class Residual(nn.Module):
 class GlobalBlock(nn.Module):
     """Mixes each pixel with the mean of its neighbours, then the channels of each pixel.
 
-    The mean leaves padding out, so that along an axis of one pixel nothing is mixed.
+    The published network mixes no neighbours where a volume has less than three slices; this one those that there are.
     """
 
     def __init__(self, channels: int, width: int, dimensions: int):
@@ -263,7 +269,6 @@ class GlobalBlock(nn.Module):
         convolution = CONVOLUTION[dimensions]
         self.convolution = convolution(channels, width, 3, padding=1)
         self.mixer_norm = nn.GroupNorm(1, width)
-        self.pool = POOL[dimensions](3, stride=1, padding=1, count_include_pad=False)
         self.mlp = nn.Sequential(
             nn.GroupNorm(1, width), convolution(width, 4 * width, 1), nn.GELU(), convolution(4 * width, width, 1)
         )
@@ -271,7 +276,7 @@ class GlobalBlock(nn.Module):
     def forward(self, tensor: Tensor) -> Tensor:
         tensor = self.convolution(tensor)
         normed = self.mixer_norm(tensor)
-        tensor = tensor + self.pool(normed) - normed
+        tensor = tensor + neighbour_mean(normed) - normed
         return tensor + self.mlp(tensor)
 
 

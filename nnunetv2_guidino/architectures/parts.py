@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -120,7 +121,8 @@ def cropped(tensor: Tensor, size: Sequence[int]) -> Tensor:
     Shape:
         (B, C, *at least size) -> (B, C, *size)
     """
-    return tensor[(..., *(slice(side) for side in size))]
+    index: Any = (..., *(slice(side) for side in size))
+    return tensor[index]
 
 
 def padded(tensor: Tensor, multiple: int) -> Tensor:
@@ -155,3 +157,19 @@ def over_channels(layer: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
 def rising(rate: float, blocks: int) -> list[float]:
     """Drop path's rate for each block: from zero to `rate`."""
     return [rate * index / max(1, blocks - 1) for index in range(blocks)]
+
+
+def neighbour_mean(tensor: Tensor) -> Tensor:
+    """The mean of each pixel and those around it that lie within the image.
+
+    Shape:
+        (B, C, *any) -> the same
+    """
+    dimensions = tensor.ndim - 2
+    pool = F.avg_pool2d if dimensions == 2 else F.avg_pool3d
+    if min(tensor.shape[2:]) >= 3:
+        return pool(tensor, 3, stride=1, padding=1, count_include_pad=False)
+    # torch refuses to pool an axis that is shorter than the window, though it would be long enough with its padding.
+    border = (1,) * (2 * dimensions)
+    inside = pool(F.pad(torch.ones_like(tensor[:1, :1]), border), 3, stride=1)
+    return pool(F.pad(tensor, border), 3, stride=1) / inside

@@ -23,8 +23,9 @@ class TunedTokenEncoder(TokenEncoder):
     def __init__(self, *args: Any):
         super().__init__(*args)
         for name, parameter in self.vit.named_parameters():
-            # A token that stands in for masked patches: no image here has any, and DDP wants no unused parameters.
-            parameter.requires_grad_("mask_token" not in name)
+            # No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no
+            # parameters that get no gradient.
+            parameter.requires_grad_(not any(part in name for part in ("mask_token", "pooler")))
 
     def forward(self, patch: Tensor) -> Tensor:
         return self._tokens(patch[:, : self.image_channels])

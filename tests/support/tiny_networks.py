@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "seg_guidino": {**_ON_TOKENS, "width": 32},
     "seg_guidino_partner": {**_ON_TOKENS, "width": 32},
     "swin_unet": {"width": 8, "heads": [1, 2, 2, 4], "window": 3},
-    "ukan": {"widths": [16, 20, 24]},
+    "ukan": {"widths": [32, 40, 48]},
     "h2former": {"width": 8, "heads": [1, 2, 2, 4], "blocks": [1, 1, 1, 1]},
 }
 ON_TOKENS = [name for name, settings in SETTINGS.items() if "encoder_config" in settings]
