@@ -37,15 +37,17 @@ def planned_architecture(name: str, configuration: Mapping[str, Any], **settings
     }
 
 
-def check_configuration(network: nn.Module, configuration: Mapping[str, Any]) -> None:
+def check_configuration(network: nn.Module, configuration: Mapping[str, Any], deep_supervision: bool = True) -> None:
     """Refuse to train on a patch that the network cannot take, or with outputs that nnU-Net would weigh wrongly.
 
     Args:
         configuration: Of the plans.
+        deep_supervision: Whether nnU-Net's loss is to weigh several outputs; without, it reads no strides.
 
     Raises:
         GuidinoError: Naming what would work.
     """
     description = describe(network)
     description.check_patch(configuration["patch_size"])
-    description.check_strides(configuration["architecture"]["arch_kwargs"]["strides"])
+    if deep_supervision:
+        description.check_strides(configuration["architecture"]["arch_kwargs"]["strides"])

@@ -98,12 +98,12 @@ def gated(description: Description, gate: str, gating: str, image_channels: int)
     position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
     form: type[Gate] = lists.find(lists.GATINGS, gating, "guidino.gating").load()
     asked = f'guidino.gate is "{gate}", but {description.name}'
+    if description.gates is not None and gate not in description.gates:
+        raise GuidinoError(f"{asked} takes it at " + " or ".join(f'"{name}"' for name in description.gates) + " only")
     if position.needs_features and not description.features:
         raise GuidinoError(
             f'{asked} has no encoder that tells its output_channels, or no decoder, to gate between; use "input"'
         )
-    if description.gates is not None and gate not in description.gates:
-        raise GuidinoError(f"{asked} takes it at " + " or ".join(f'"{name}"' for name in description.gates) + " only")
     channels = position.gated_channels(description, image_channels)
     if form.needs_channels and None in channels:
         raise GuidinoError(

@@ -140,3 +140,17 @@ def test_what_is_not_known_is_not_refused():
 def test_plans_of_what_there_is_not_are_refused(name, dimensions, message):
     with pytest.raises(GuidinoError, match=message):
         configuration_of(name, dimensions)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "entries", "message"),
+    [
+        ((32, 48), 6, "strides has 6 entries, but TinyArchitecture has 1 output .* with 3 entries only"),
+        ((30, 50), 3, r"patch_size is \[30, 50\], but .* must be multiples of \[4, 4\]: .* \[32, 48\]"),
+    ],
+)
+def test_a_training_that_cannot_be_right_is_refused_when_it_is_built(patch_size, entries, message, planned_trainer):
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", architecture="tiny", patch_size=patch_size)
+    trainer.configuration_manager.configuration["architecture"]["arch_kwargs"]["strides"] = [[1, 1]] * entries
+    with pytest.raises(GuidinoError, match=message):
+        trainer.initialize()

@@ -157,6 +157,7 @@ def test_checkpoints_of_version_0_1_0_have_all_that_is_asked_for(gate, gating, t
     ("description", "gate", "gating", "message"),
     [
         (Description("W", features=(4, 8), gates=("input",)), "skips", "residual", 'but W takes it at "input" only'),
+        (Description("W", gates=("input",)), "bottleneck", "residual", 'but W takes it at "input" only'),
         (Description("W", features=(4, None)), "skips", "per_channel", "which needs to know how many channels"),
         (Description("W"), "somewhere", "residual", "gate is 'somewhere'; expected one of skips, bottleneck, input"),
         (Description("W"), "input", "residuals", "guidino.gating is 'residuals'; .* did you mean residual?"),
