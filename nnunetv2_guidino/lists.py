@@ -82,7 +82,7 @@ LOSS_TERMS: dict[str, LossTerm] = {
 
 # Segmentation networks that plans may name besides nnU-Net's own: subclasses of architectures.contract.Architecture.
 ARCHITECTURES: dict[str, Entry] = {
-    "nnwnet": Entry("nnunetv2_guidino.architectures.nnwnet:NNWNet", "nnWNet, 2D and 3D"),
+    "nnwnet": Entry("nnunetv2_guidino.architectures.nnwnet:NNWNet", "nnWNet"),
     "segdino": Entry("nnunetv2_guidino.architectures.segdino:SegDINO", "SegDINO on a pretrained vision transformer"),
     "segdino2": Entry("nnunetv2_guidino.architectures.segdino:SegDINO2", "SegDINO's second version"),
     "seg_guidino": Entry("nnunetv2_guidino.architectures.seg_guidino:SegGuiDINO", "Seg-GuiDINO's network"),

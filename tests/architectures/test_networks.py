@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from tiny_networks import DIMENSIONS, ON_TOKENS, SETTINGS, build, encoder_config, plans_of, tiny_network
 
@@ -101,6 +102,20 @@ def test_a_guide_gates_the_features_or_the_input(name):
         position = gated(description, gate, "residual", 3)
         torch.testing.assert_close(position(network, patch, torch.zeros_like(guide))[0], plain)
         assert not torch.equal(position(network, patch, guide)[0], plain)
+
+
+@each
+def test_pretrained_weights_transfer_to_other_labels(name, dimensions, tmp_path):
+    """By nnU-Net's own function, which takes all but what is called seg_layers and demands that all of it is there."""
+    first, second = (tiny_network(name, EVEN[dimensions], classes=classes) for classes in (2, 5))
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter += 1
+    torch.save({"network_weights": first.state_dict()}, tmp_path / "checkpoint.pth")
+    load_pretrained_weights(second, tmp_path / "checkpoint.pth")
+    weights = first.state_dict()
+    for key, weight in second.state_dict().items():
+        assert (".seg_layers." in key) or torch.equal(weight, weights[key]), key
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ON_TOKENS])
