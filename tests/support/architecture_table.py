@@ -31,12 +31,8 @@ def table() -> str:
     """A row for each architecture and dimension."""
     head = "| name | network | | parameters, of them trained | GFLOP | outputs | gates | pretrained in its paper |"
     rows = [head, "|" + "---|" * 8]
-    rows += [_row(name, dimensions) for name, entry in _sorted() for dimensions in entry.load().dimensions]
+    rows += [_row(name, count) for name, entry in lists.ARCHITECTURES.items() for count in entry.load().dimensions]
     return "\n".join(rows) + "\n"
-
-
-def _sorted() -> list[tuple[str, lists.Entry]]:
-    return list(lists.ARCHITECTURES.items())
 
 
 def _row(name: str, dimensions: int) -> str:
