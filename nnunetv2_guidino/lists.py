@@ -81,7 +81,18 @@ LOSS_TERMS: dict[str, LossTerm] = {
 }
 
 # Segmentation networks that plans may name besides nnU-Net's own: subclasses of architectures.contract.Architecture.
-ARCHITECTURES: dict[str, Entry] = {}
+ARCHITECTURES: dict[str, Entry] = {
+    "nnwnet": Entry("nnunetv2_guidino.architectures.nnwnet:NNWNet", "nnWNet"),
+    "segdino": Entry("nnunetv2_guidino.architectures.segdino:SegDINO", "SegDINO on a pretrained vision transformer"),
+    "segdino2": Entry("nnunetv2_guidino.architectures.segdino:SegDINO2", "SegDINO's second version"),
+    "seg_guidino": Entry("nnunetv2_guidino.architectures.seg_guidino:SegGuiDINO", "Seg-GuiDINO's network"),
+    "seg_guidino_partner": Entry(
+        "nnunetv2_guidino.architectures.seg_guidino:SegGuiDINOPartner", "Seg-GuiDINO's partner without a guide"
+    ),
+    "swin_unet": Entry("nnunetv2_guidino.architectures.swin_unet:SwinUnet", "Swin-Unet"),
+    "ukan": Entry("nnunetv2_guidino.architectures.ukan:UKAN", "U-KAN"),
+    "h2former": Entry("nnunetv2_guidino.architectures.h2former:H2Former", "H2Former"),
+}
 
 Line = TypeVar("Line", bound=Entry)
 

@@ -99,8 +99,10 @@ class Architecture(nn.Module):
     decoder: Any
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
         """The arch_kwargs that plans get, given the planned configuration: `strides` always, and what else it needs.
+
+        Settings are the network's own, such as how wide it is; those not given are written with their defaults.
 
         nnU-Net reads from the strides how many outputs there are and at which scales (see `strides_for`).
         """

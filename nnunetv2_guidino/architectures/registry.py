@@ -12,15 +12,17 @@ from nnunetv2_guidino.architectures.contract import Architecture, describe
 from nnunetv2_guidino.errors import GuidinoError
 
 
-def planned_architecture(name: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
+def planned_architecture(name: str, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """The section "architecture" of a plans' configuration that makes nnU-Net build the architecture of that name.
 
     Args:
         name: One of lists.ARCHITECTURES.
         configuration: As nnU-Net planned it.
+        settings: The architecture's own, by name; its defaults for the others.
 
     Raises:
-        GuidinoError: If there is no such architecture, or it does not live in the configuration's dimensions.
+        GuidinoError: If there is no such architecture or setting, or it does not live in the configuration's
+            dimensions.
     """
     entry = lists.find(lists.ARCHITECTURES, name, "the architecture")
     architecture: type[Architecture] = entry.load()
@@ -30,7 +32,7 @@ def planned_architecture(name: str, configuration: Mapping[str, Any]) -> dict[st
         raise GuidinoError(f"{name} is an architecture for {lives_in}; this configuration has {dimensions} dimensions")
     return {
         "network_class_name": entry.target.replace(":", "."),
-        "arch_kwargs": architecture.planned(configuration),
+        "arch_kwargs": architecture.planned(configuration, **settings),
         "_kw_requires_import": [],
     }
 

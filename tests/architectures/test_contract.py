@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import planned
 import pytest
+import tiny_networks
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -33,7 +34,7 @@ def configuration_of(name: str, dimensions: int) -> Any:
         return manager.get_configuration(*manager.available_configurations)
     plans = planned.plans({}, patch_size=PATCH[dimensions]).plans
     ((configuration, settings),) = plans["configurations"].items()
-    settings["architecture"] = planned_architecture(name, settings)
+    settings["architecture"] = planned_architecture(name, settings, **tiny_networks.SETTINGS.get(name, {}))
     return PlansManager(plans).get_configuration(configuration)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def build_trainer(
     planned["configurations"][configuration] |= {"batch_size": batch_size, "previous_stage": previous_stage}
     if architecture is not None:
         settings = planned["configurations"][configuration]
-        settings["architecture"] = planned_architecture(architecture, settings)
+        tiny = importlib.import_module("tiny_networks").SETTINGS.get(architecture, {})  # which imports this module
+        settings["architecture"] = planned_architecture(architecture, settings, **tiny)
     planned["continue_training"] = False
     dataset_json = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},

@@ -42,8 +42,8 @@ class TinyArchitecture(Architecture):
         self.decoder = Decoder(width, num_classes, deep_supervision)
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        return {"strides": [[1, 1]] * strides_for(outputs=1), "width": 8}
+    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+        return {"strides": [[1, 1]] * strides_for(outputs=1), "width": 8, **settings}
 
     @property
     def description(self) -> Description:

@@ -1,0 +1,129 @@
+"""What SegDINO and its relatives have in common: a segmentation network on a pretrained vision transformer's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nnunetv2_guidino.architectures.parts import OneOutput
+from nnunetv2_guidino.config import LoRA
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.errors import GuidinoError
+
+TUNING = ("frozen", "lora", "full")
+
+
+class TunedTokenEncoder(TokenEncoder):
+    """A token encoder whose transformer is trained as a whole."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        for name, parameter in self.vit.named_parameters():
+            # No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no
+            # parameters that get no gradient.
+            parameter.requires_grad_(not any(part in name for part in ("mask_token", "pooler")))
+
+    def forward(self, patch: Tensor) -> Tensor:
+        return self._tokens(patch[:, : self.image_channels])
+
+
+class TokenNetwork(OneOutput):
+    """A segmentation network on tokens: what SegDINO and its relatives have in common.
+
+    The transformer is random until `token_encoder.load_pretrained` or `load_state_dict` gives it weights; it is known
+    by its configuration alone, so that a prediction needs neither hub nor folder.
+
+    Args:
+        input_channels: Of the patch; those behind the image's, which a cascade appends, are left out.
+        num_classes: Of the output.
+        deep_supervision: nnU-Net's. It does not tell training from predicting, so LoRA's adapters are there in both.
+        strides: nnU-Net's.
+        encoder_config: The transformer's architecture, as read_encoder_config returns it.
+        normalization_schemes: nnU-Net's, one per image channel.
+        layers: Blocks whose tokens are used, from 1.
+        features: Channels of what `encode` returns.
+        tuning: "frozen", "lora", or "full" for training the transformer too.
+        lora: Settings of the adapters; None are the defaults.
+        min_input_size: Pixels of the shorter side of what the transformer sees.
+
+    Raises:
+        GuidinoError: If the tuning is none of these.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        deep_supervision: bool,
+        strides: Sequence[Sequence[int]],
+        encoder_config: dict[str, Any],
+        normalization_schemes: Sequence[str],
+        layers: Sequence[int],
+        features: Sequence[int],
+        tuning: str,
+        lora: Mapping[str, Any] | None,
+        min_input_size: int,
+    ):
+        super().__init__(strides, features)
+        if tuning not in TUNING:
+            raise GuidinoError(f"{type(self).__name__}: tuning is {tuning!r}; expected one of {', '.join(TUNING)}")
+        if len(normalization_schemes) > input_channels:
+            raise GuidinoError(
+                f"{type(self).__name__}: normalization_schemes has {len(normalization_schemes)} entries for "
+                f"{input_channels} input channels; expected one per image channel"
+            )
+        layer: Any = layers[0] if len(layers) == 1 else list(layers)
+        kind = TunedTokenEncoder if tuning == "full" else TokenEncoder
+        adapters = LoRA(**(lora or {})) if tuning == "lora" else None
+        self.token_encoder = kind(encoder_config, layer, normalization_schemes, min_input_size, adapters)
+        self.width = self.token_encoder.channels // len(layers)
+
+    @classmethod
+    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+        """The normalisation as planned, and the encoder's configuration, which has to be given.
+
+        Raises:
+            GuidinoError: If it is not.
+        """
+        if "encoder_config" not in settings:
+            raise GuidinoError(f"{cls.__name__} needs an encoder: the setting encoder_config, its architecture")
+        schemes = list(configuration["normalization_schemes"])
+        settings = {"normalization_schemes": schemes, **settings}
+        if settings.get("tuning") == "lora" and settings.get("lora") is None:
+            settings["lora"] = asdict(LoRA())
+        settings.setdefault("layers", cls.default_layers(settings["encoder_config"]))
+        return super().planned(configuration, **settings)
+
+    @classmethod
+    def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
+        """Four blocks at a quarter, a half, three quarters and the end, as SegDINO has them.
+
+        Raises:
+            GuidinoError: If the configuration does not tell how many blocks there are.
+        """
+        depth = encoder_config.get("num_hidden_layers")
+        if depth is None:
+            raise GuidinoError(
+                f"{cls.__name__}: the encoder's configuration does not tell its num_hidden_layers; give the setting "
+                "layers, four numbers of blocks from 1"
+            )
+        return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
+
+    def token_maps(self, patch: Tensor) -> list[Tensor]:
+        """The tokens of each layer, through the transformer's last norm.
+
+        Shape:
+            (B, n, H, W) -> [(B, C, h, w) for each layer]
+        """
+        return list(self.token_encoder(patch).split(self.width, dim=1))
+
+    def load_pretrained(self, folder: Path, name: str) -> Any:
+        """Load the transformer's pretrained weights, as TokenEncoder.load_pretrained does, and describe them."""
+        return self.token_encoder.load_pretrained(folder, name)
+
+    def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
+        return self.decoder(features, size)
