@@ -17,11 +17,11 @@ from nnunetv2_guidino.errors import GuidinoError
 SUBCOMMANDS = {
     "convert": ("nnunetv2_guidino.commands.convert", "convert a data set as published to nnU-Net's raw format"),
     "demo": ("nnunetv2_guidino.commands.demo", "train and compare a plain and a guided nnU-Net on generated images"),
-    "compare": ("nnunetv2_guidino.evaluation.compare", "compare evaluated methods: tables, differences, significance"),
+    "compare": ("nnunetv2_guidino.commands.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.commands.doctor", "check the installation and say what to do about what is wrong"),
     "encoder": ("nnunetv2_guidino.commands.encoder", "list, fetch, check and probe encoders; export LoRA adapters"),
     "plan": ("nnunetv2_guidino.commands.plan", "derive plans for an experiment with the guide, or show a guide"),
-    "evaluate": ("nnunetv2_guidino.evaluation.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
+    "evaluate": ("nnunetv2_guidino.commands.evaluate", "score predictions: Dice, IoU, HD95, NSD, precision, recall"),
     "guide": ("nnunetv2_guidino.commands.guide", "show the guide of a trained model on images, and score it"),
 }
 

@@ -18,9 +18,11 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import case_names, listing, read_labels
+from nnunetv2_guidino.evaluation.cases import case_names, listing
 from nnunetv2_guidino.evaluation.labels import LabelSet, label_set
-from nnunetv2_guidino.evaluation.report import markdown_table, staged
+from nnunetv2_guidino.evaluation.reading import read_labels
+from nnunetv2_guidino.evaluation.report import markdown_table
+from nnunetv2_guidino.files import filled_folder
 from nnunetv2_guidino.inspection.files import image_files, save_guide
 from nnunetv2_guidino.inspection.pictures import Case, draw_contact_sheets, draw_panel
 from nnunetv2_guidino.inspection.predictor import GuidePredictor
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     labels = label_set(predictor.dataset_json["labels"], f"{args.m}/dataset.json")
     rows = []
     try:
-        with staged(args.o) as folder:
+        with filled_folder(args.o) as folder:
             for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
                 (folder / name).mkdir()
             for files in tqdm(cases, desc="guide", unit="case"):
@@ -139,7 +141,7 @@ def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder:
 
 def _read_truth(file: Path, reader: type, labels: LabelSet, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Foreground and what is not to be ignored, both (D, H, W) of bool."""
-    reference, _ = read_labels(file, reader, labels.values, labels.ignore)
+    reference, *_ = read_labels(file, reader, labels.values, labels.ignore)
     reference = reference.reshape((1, *reference.shape) if reference.ndim == 2 else reference.shape)
     if reference.shape != shape:
         raise GuidinoError(f"{file} has size {reference.shape}, its image has {shape}")

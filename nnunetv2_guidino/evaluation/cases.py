@@ -1,28 +1,23 @@
-"""Which prediction belongs to which reference, and how their files are read."""
+"""Which prediction belongs to which reference."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import nibabel
-import numpy as np
-import numpy.typing as npt
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.labels import LabelSet, read_json
-
-Array = npt.NDArray[Any]
+from nnunetv2_guidino.evaluation.text import check_name
+from nnunetv2_guidino.files import read_json
 
 
 @dataclass(frozen=True)
-class Case:
+class PredictedCase:
+    """The files of one case: what is true, and what a method predicts."""
+
     name: str
     reference: Path
     prediction: Path
@@ -30,7 +25,7 @@ class Case:
     fold: str = ""  # of a model's validation
 
 
-def pair_folders(references: Path, predictions: Path, ending: str) -> list[Case]:
+def pair_folders(references: Path, predictions: Path, ending: str) -> list[PredictedCase]:
     """Pair the files of two folders by name. A file without a counterpart is an error."""
     names = {folder: set(case_names(folder, ending)) for folder in (references, predictions)}
     _same_cases(names[references], names[predictions], f"the references in {references}", f"in {predictions}")
@@ -39,7 +34,7 @@ def pair_folders(references: Path, predictions: Path, ending: str) -> list[Case]
 
 def pair_folds(
     model_folder: Path, folds: Sequence[str] | None, references: Path | None, dataset_name: str, ending: str
-) -> list[Case]:
+) -> list[PredictedCase]:
     """Pair the validation predictions of a trained model's folds with the references that nnU-Net validates on.
 
     Args:
@@ -49,13 +44,13 @@ def pair_folds(
     Raises GuidinoError unless every fold's validation holds exactly the cases of its split.
     """
     references = references or _preprocessed() / dataset_name / "gt_segmentations"
-    folds = folds or sorted(path.name[5:] for path in model_folder.glob("fold_*") if path.name[5:].isdigit())
+    folds = list(dict.fromkeys(folds or numbered_folds(model_folder)))
     if not folds:
         raise GuidinoError(f"{model_folder} has no folder fold_X with a numbered fold: train one, or say -f all")
     cases = []
     for fold in folds:
         predictions = model_folder / f"fold_{fold}" / "validation"
-        if not predictions.is_dir():
+        if not is_folder(predictions):
             raise GuidinoError(
                 f"{predictions} does not exist: finish this fold with nnUNetv2_train … --val, or choose folds with -f"
             )
@@ -65,27 +60,75 @@ def pair_folds(
     return cases
 
 
+def numbered_folds(model_folder: Path) -> list[str]:
+    """The numbers X of the folders fold_X, in order."""
+    found = [path.name.removeprefix("fold_") for path in model_folder.glob("fold_*")]
+    return sorted((name for name in found if name.isdecimal()), key=int)
+
+
 def case_names(folder: Path, ending: str) -> list[str]:
-    if not folder.is_dir():
-        raise GuidinoError(f"{folder} is not a folder")
-    files = (path.name for path in folder.iterdir() if not path.name.startswith("."))
-    names = sorted(name.removesuffix(ending) for name in files if name.endswith(ending))
+    """Names of a folder's files with this ending, without it, in order.
+
+    Raises:
+        GuidinoError: If there are none, if the folder cannot be read, or if a name cannot be shown.
+    """
+    names = sorted(
+        name.removesuffix(ending)
+        for name in file_names(folder)
+        if name.endswith(ending) and name != ending and not name.startswith(".")
+    )
     if not names:
         raise GuidinoError(f"{folder} holds no *{ending} file")
+    for name in names:
+        check_name(name, str(folder))
     return names
 
 
-def _cases(names: Collection[str], references: Path, predictions: Path, ending: str, fold: str = "") -> list[Case]:
-    return [Case(n, references / f"{n}{ending}", predictions / f"{n}{ending}", fold=fold) for n in sorted(names)]
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that cannot be (a name too long) is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def file_names(folder: Path) -> list[str]:
+    """The names of all that lies in a folder; raises GuidinoError if it is none, or cannot be read."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise GuidinoError(f"{folder} is not a folder") from error
+    except OSError as error:
+        raise GuidinoError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def _cases(
+    names: Collection[str], references: Path, predictions: Path, ending: str, fold: str = ""
+) -> list[PredictedCase]:
+    files = ((name, f"{name}{ending}") for name in sorted(names))
+    return [PredictedCase(name, references / file, predictions / file, fold=fold) for name, file in files]
 
 
 def _validation_cases(references: Path, fold: str, ending: str) -> set[str]:
     if fold == "all":
         return set(case_names(references, ending))
-    splits = read_json(references.parent / "splits_final.json")
-    if int(fold) >= len(splits):
-        raise GuidinoError(f"{references.parent / 'splits_final.json'} has {len(splits)} folds, not a fold {fold}")
-    return set(splits[int(fold)]["val"])
+    file = references.parent / "splits_final.json"
+    splits = read_json(file, list)
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        raise GuidinoError(f"{file} has {len(splits)} folds, not a fold {fold}")
+    split = splits[int(fold)]
+    cases = split.get("val") if isinstance(split, dict) else None
+    if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+        raise GuidinoError(f'{file}: fold {fold} is no object with "val": [names of cases]')
+    return set(cases)
 
 
 def _preprocessed() -> Path:
@@ -108,82 +151,20 @@ def listing(names: Collection[str]) -> str:
     return f"{len(names)} case{'s' * (len(names) > 1)} ({', '.join(shown)})"
 
 
-def with_images(cases: Sequence[Case], images: Path, ending: str) -> list[Case]:
+def with_images(cases: Sequence[PredictedCase], images: Path, ending: str) -> list[PredictedCase]:
     """Each case with the first channel of its image. A missing image is an error."""
-    with_image = [Case(c.name, c.reference, c.prediction, images / f"{c.name}_0000{ending}", c.fold) for c in cases]
-    if missing := [case.name for case in with_image if case.image and not case.image.is_file()]:
+    with_image = [replace(case, image=images / f"{case.name}_0000{ending}") for case in cases]
+    if missing := [case.name for case in with_image if case.image and not is_file(case.image)]:
         raise GuidinoError(f"{images} has no image CASE_0000{ending} for {listing(missing)}")
     return with_image
 
 
 def guess_ending(folder: Path) -> str:
-    """The one file ending in the folder that nnU-Net can read."""
+    """The one file ending in the folder that nnU-Net can read; raises GuidinoError if there is none or several."""
     known = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings}, key=len, reverse=True)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    found = {next(e for e in known if name.endswith(e)) for name in names if name.endswith(tuple(known))}
+    names = [name for name in file_names(folder) if name.endswith(tuple(known)) and not name.startswith(".")]
+    found = {next(ending for ending in known if name.endswith(ending)) for name in names}
     if len(found) != 1:
         what = f"files of several kinds ({', '.join(sorted(found))})" if found else "no file that nnU-Net can read"
         raise GuidinoError(f"{folder} holds {what}; expected one of {', '.join(sorted(known))}")
     return found.pop()
-
-
-def find_reader(dataset_json: dict[str, Any], example: Path) -> type:
-    """nnU-Net's reader for these files."""
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # nnU-Net prints a traceback for each reader it tries
-            return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
-    except RuntimeError as error:
-        raise GuidinoError(f"{example}: none of nnU-Net's readers can read it. Is the file damaged?") from error
-
-
-def read_pair(case: Case, reader: type, labels: LabelSet) -> tuple[Array, Array, tuple[float, ...]]:
-    """Reference and prediction as integers (H, W) or (D, H, W), and the spacing of these axes.
-
-    Raises GuidinoError for a file that cannot be read, for values that are no labels, and for different geometry.
-    """
-    reference, spacing = read_labels(case.reference, reader, labels.values, labels.ignore)
-    prediction, prediction_spacing = read_labels(case.prediction, reader, labels.values)
-    if reference.shape != prediction.shape:
-        raise GuidinoError(f"{case.prediction} has size {prediction.shape}, its reference has {reference.shape}")
-    if not np.allclose(spacing, prediction_spacing, rtol=1e-3):
-        raise GuidinoError(f"{case.prediction} has spacing {prediction_spacing}, its reference has {spacing}")
-    return reference, prediction, spacing
-
-
-def read_labels(
-    file: Path, reader: type, values: list[int], ignore: int | None = None
-) -> tuple[Array, tuple[float, ...]]:
-    """A segmentation as integers (H, W) or (D, H, W), and its spacing.
-
-    Raises GuidinoError for a file that cannot be read, and for values that are neither labels nor the ignore label.
-    """
-    array, spacing = read(file, reader, "read_seg")
-    if len(array) != 1:
-        raise GuidinoError(f"{file} has {len(array)} channels; a segmentation has one, with a label in each pixel")
-    allowed = values if ignore is None else [*values, ignore]
-    unknown = np.setdiff1d(array, allowed)
-    if file.name.endswith(".nii.gz") and not _is_finite(file):
-        unknown = np.array([np.nan])
-    if unknown.size:
-        found = ", ".join(f"{value:g}" for value in unknown[:5])
-        raise GuidinoError(
-            f"{file} holds {found}{', …' if unknown.size > 5 else ''}; the labels are {allowed}. "
-            "Correct the file, or name its labels with --labels name=value,…"
-        )
-    return array[0].astype(np.int32), spacing
-
-
-def _is_finite(nifti: Path) -> bool:
-    """Whether no value is NaN or infinite; ITK, which nnU-Net reads NIfTI with, shows these as 0."""
-    stored = nibabel.load(nifti).dataobj
-    return stored.dtype.kind != "f" or bool(np.isfinite(np.asarray(stored)).all())
-
-
-def read(file: Path, reader: type, method: str) -> tuple[Array, tuple[float, ...]]:
-    """Array (C, H, W) or (C, D, H, W) and spacing; nnU-Net gives images of one slice a depth of 1, dropped here."""
-    try:
-        array, properties = getattr(reader(), method)(str(file) if method == "read_seg" else (str(file),))
-    except Exception as error:  # each reader's library has its own
-        raise GuidinoError(f"{file} cannot be read: {str(error).strip() or type(error).__name__}") from error
-    spacing = tuple(float(s) for s in properties["spacing"])
-    return (array[:, 0], spacing[1:]) if array.shape[1] == 1 else (array, spacing)

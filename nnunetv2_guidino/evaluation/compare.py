@@ -1,13 +1,9 @@
-"""Compare methods that `guidino evaluate` scored on the same cases; the first one is the baseline. A RUN is
-NAME=FOLDER,FOLDER,… with one folder for each seed (or fold) of a method, or just FOLDER. A folder is what evaluate
-wrote, or a model folder after `guidino evaluate -m`. Prints a table of mean ± standard deviation over seeds and folds
-with the difference from the baseline in parentheses, and tests the paired differences of the cases.
-"""
+"""Compare methods that were evaluated on the same cases, from a notebook or for `guidino compare`."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,76 +13,87 @@ import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import listing
+from nnunetv2_guidino.evaluation.cases import is_file, listing
 from nnunetv2_guidino.evaluation.comparison_report import differences_png, latex, markdown
-from nnunetv2_guidino.evaluation.labels import read_json
-from nnunetv2_guidino.evaluation.report import FOREGROUND, METRICS, case_table, write_files
+from nnunetv2_guidino.evaluation.empty_masks import count_empty, on_the_same_cases
+from nnunetv2_guidino.evaluation.metrics import FOREGROUND, METRICS
+from nnunetv2_guidino.evaluation.report import csv, write_files
+from nnunetv2_guidino.evaluation.summary import case_table, read_summary
+from nnunetv2_guidino.evaluation.text import check_name
+
+# Of the largest value: a difference below it comes from rounding, and is none. Wilcoxon's test would rank it.
+ROUNDING = 1e-9
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="NAME=FOLDER,FOLDER,… or FOLDER; the first: the baseline"
-    )
-    parser.add_argument(
-        "-o", type=Path, metavar="DIR", help="also write comparison.md, .csv, .tex, differences.csv and differences.png"
-    )
+@dataclass(frozen=True)
+class Comparison:
+    """Methods beside each other."""
+
+    table: pd.DataFrame  # what comparison.csv holds: one row for each class, method and metric
+    differences: pd.DataFrame  # what differences.csv holds: each case's difference from the baseline
+    empty: pd.DataFrame  # for each class how many cases have an empty reference, and which of them count
+    text: str  # what comparison.md holds
 
 
-def run(args: argparse.Namespace) -> None:
-    scores = load_runs(args.runs)
+def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> Comparison:
+    """Compare methods case by case: means over seeds and folds, and tests of the paired differences.
+
+    Args:
+        runs: name of each method -> the folders of its seeds (or folds). The first method is the baseline. A folder is
+            what `evaluate` wrote, or a model folder after `guidino evaluate -m`, whose folds count as runs.
+        output: where to write comparison.md, .csv and .tex, differences.csv and .png; None writes nothing.
+
+    Raises:
+        GuidinoError: If the methods were scored with different settings, on different cases or other references.
+    """
+    scores = load_runs(runs)
     means, differences = mean_over_runs(scores), paired_differences(scores)
-    comparison = means.merge(significance(differences), how="left", on=["class", "method", "metric"])
-    text = markdown(comparison)
-    print(text)
-    if args.o:
+    table = means.merge(significance(differences), how="left", on=["class", "method", "metric"])
+    empty = count_empty(scores)
+    text = markdown(table, empty)
+    if output:
         contents: dict[str, str | bytes] = {
             "comparison.md": text,
-            "comparison.csv": comparison.to_csv(index=False),
-            "comparison.tex": latex(comparison),
+            "comparison.csv": csv(table),
+            "comparison.tex": latex(table),
         }
         if not differences.empty:
-            contents["differences.csv"] = differences.to_csv(index=False)
-            contents["differences.png"] = differences_png(differences, comparison)
-        write_files(args.o, contents)
+            contents["differences.csv"] = csv(differences)
+            contents["differences.png"] = differences_png(differences, table)
+        write_files(Path(output), contents)
+    return Comparison(table, differences, empty, text)
 
 
-def load_runs(arguments: Sequence[str]) -> pd.DataFrame:
-    """One row for each method, run (one folder, one fold), case and class, with the metrics.
+def load_runs(runs: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
+    """One row for each method, run (one folder, one fold), case and class, with the metrics. Each metric has a value in
+    a case for all runs or for none (`on_the_same_cases`).
 
-    Raises GuidinoError if the methods were scored with different settings, on different cases or other references.
+    Raises:
+        GuidinoError: As `compare` does.
     """
     tables: list[pd.DataFrame] = []
     settings: dict[Path, Any] = {}
-    for argument in arguments:
-        name, folders = parse_run(argument)
-        if any(name == table["method"].iloc[0] for table in tables):
-            raise GuidinoError(f"two runs are called {name}: tell them apart with NAME=FOLDER")
-        for folder in folders:
-            file = _summary_file(folder)
-            summary = read_json(file)
-            if "settings" not in summary:
-                raise GuidinoError(f"{file} was not written by guidino evaluate: score these predictions with it")
+    for name, folders in runs.items():
+        check_name(name, "the name of a method")
+        files = [_summary_file(Path(folder)) for folder in folders]
+        for folder, file in zip(folders, files, strict=True):
+            if sum(file.samefile(other) for other in files) > 1:
+                raise GuidinoError(f"{name}: {folder} is given twice")
+            summary = read_summary(file)
             settings[file] = summary["settings"] | {"classes": summary["classes"]}
             table = case_table(summary)
             tables.append(table.assign(method=name, run=f"{folder}:" + table["fold"]))
+    if not tables:
+        raise GuidinoError("nothing to compare: name a method and its folders")
     _check_settings(settings)
     scores = pd.concat(tables, ignore_index=True)
     _check_cases(scores)
-    return scores
-
-
-def parse_run(argument: str) -> tuple[str, list[Path]]:
-    """Name and folders of NAME=FOLDER,FOLDER… or FOLDER."""
-    name, separator, folders = argument.partition("=")
-    if not separator or Path(argument).exists():
-        folder = Path(argument).resolve()
-        return folder.parent.name if folder.name == "evaluation" else folder.name, [Path(argument)]
-    return name, [Path(folder) for folder in folders.split(",")]
+    return on_the_same_cases(scores)
 
 
 def _summary_file(folder: Path) -> Path:
     for file in (folder / "summary.json", folder / "evaluation" / "summary.json"):
-        if file.is_file():
+        if is_file(file):
             return file
     raise GuidinoError(f"{folder} has no summary.json: run guidino evaluate first (a model folder: with -m {folder})")
 
@@ -94,9 +101,11 @@ def _summary_file(folder: Path) -> Path:
 def _check_settings(settings: dict[Path, Any]) -> None:
     (first, expected), *others = settings.items()
     for file, found in others:
-        for key, value in expected.items():
-            if found[key] != value:
-                raise GuidinoError(f"{first} has {key} {value}, {file} has {found[key]}: evaluate both alike")
+        for key in dict.fromkeys([*expected, *found]):
+            if found.get(key) != expected.get(key):
+                raise GuidinoError(
+                    f"{first} has {key} {expected.get(key)}, {file} has {found.get(key)}: evaluate both alike"
+                )
 
 
 def _check_cases(scores: pd.DataFrame) -> None:
@@ -126,7 +135,7 @@ def mean_over_runs(scores: pd.DataFrame) -> pd.DataFrame:
     foreground = pd.concat({FOREGROUND: foreground}, names=["class"]).reset_index()
     per_run = pd.concat([foreground, per_class.reset_index()]).melt(["class", "method", "run"], METRICS, "metric")
     groups = per_run.groupby(["class", "method", "metric"], sort=False)["value"]
-    table = groups.agg(mean="mean", std="std", runs="size").reset_index()
+    table = groups.agg(mean="mean", std="std", runs="count").reset_index()
     baseline = table[table["method"] == table["method"].iloc[0]].set_index(["class", "metric"])["mean"]
     reference = baseline.reindex(pd.MultiIndex.from_frame(table[["class", "metric"]])).to_numpy()
     return table.assign(delta=table["mean"] - reference)
@@ -139,11 +148,18 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for name in names[1:]:
         difference = per_case.loc[name] - per_case.loc[names[0]]
-        foreground = pd.concat({FOREGROUND: difference.groupby("case").mean()}, names=["class"])
-        both = pd.concat([foreground.reset_index(), difference.reset_index()])
+        foreground = pd.concat({FOREGROUND: difference.groupby("case").mean()}, names=["class"]).reset_index()
+        both = pd.concat([foreground, difference.reset_index()], ignore_index=True)
+        both[METRICS] = _without_rounding(both[METRICS], per_case.abs().max())
         tables.append(both.melt(["class", "case"], METRICS, "metric", "difference").assign(method=name))
     columns = ["class", "method", "metric", "case", "difference"]
     return pd.concat(tables)[columns].dropna() if tables else pd.DataFrame(columns=columns)
+
+
+def _without_rounding(differences: pd.DataFrame, largest: pd.Series) -> pd.DataFrame:
+    """The differences in whole steps, so that equal ones are equal to the test and none is a rounding error."""
+    steps = largest.where(largest > 0, 1.0) * ROUNDING
+    return (differences / steps).round() * steps
 
 
 def significance(differences: pd.DataFrame) -> pd.DataFrame:

@@ -1,87 +1,162 @@
-"""Score predictions against references: Dice, IoU, HD95, normalised surface Dice, precision and recall of every class
-in every case, 2D or 3D. Either of two folders (-gt, -pred), or of the validation that nnU-Net ran after training (-m).
-Writes summary.json (nnU-Net's, with more metrics), cases.csv, report.md and report.html.
-"""
+"""Score predictions against references, from a notebook or for `guidino evaluate`."""
 
 from __future__ import annotations
 
-import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.configuration import default_num_processes
+import pandas as pd
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import Case, find_reader, guess_ending, pair_folders, pair_folds, with_images
-from nnunetv2_guidino.evaluation.labels import LabelSet, find_dataset_json, label_set, parse_labels, read_json
-from nnunetv2_guidino.evaluation.report import summarize, write_report
+from nnunetv2_guidino.evaluation.cases import (
+    PredictedCase,
+    file_names,
+    guess_ending,
+    pair_folders,
+    pair_folds,
+    with_images,
+)
+from nnunetv2_guidino.evaluation.labels import LabelSet, find_dataset_json, label_set, read_dataset_json, translation
+from nnunetv2_guidino.evaluation.metrics import Empty
+from nnunetv2_guidino.evaluation.reading import PairReader, find_reader
+from nnunetv2_guidino.evaluation.report import write_report
 from nnunetv2_guidino.evaluation.scoring import Scorer, score_cases
+from nnunetv2_guidino.evaluation.summary import case_table, summarize
+from nnunetv2_guidino.files import read_json
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-gt", type=Path, metavar="DIR", help="references. With -m: default gt_segmentations of nnU-Net"
-    )
-    parser.add_argument("-pred", type=Path, metavar="DIR", help="predictions, one for each reference")
-    parser.add_argument("-m", type=Path, metavar="MODEL_FOLDER", help="…/DatasetXXX/Trainer__Plans__configuration")
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds of the model. Default: all numbered ones")
-    parser.add_argument("-o", type=Path, metavar="DIR", help="output. With -m: default MODEL_FOLDER/evaluation")
-    parser.add_argument("-i", type=Path, metavar="DIR", help="images CASE_0000.*, to draw the worst and best cases on")
-    parser.add_argument(
-        "--labels",
-        metavar="NAME=VALUE,…",
-        help="a region: NAME=1+2. Default: from dataset.json in or above the folders",
-    )
-    parser.add_argument(
-        "--nsd-tolerance",
-        type=float,
-        metavar="X",
-        help="in the unit of the spacing. Default: 1 pixel (smallest spacing)",
-    )
-    parser.add_argument(
-        "--empty",
-        choices=("penalize", "ignore"),
-        default="penalize",
-        help="if only one of reference and prediction is empty, what is undefined gets its worst value (HD95: the "
-        "image's diagonal) or is left out of the mean. Default: penalize",
-    )
-    parser.add_argument("-np", type=int, metavar="N", help="processes. Default: nnU-Net's (nnUNet_def_n_proc, or 8)")
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one method."""
+
+    summary: dict[str, Any]  # what summary.json holds
+    table: pd.DataFrame  # what cases.csv holds, and the fold: one row for each case and class
+    labels_from: str  # where the classes were read
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """For each class in how many cases both masks are empty: these are in none of its means."""
+        counts = {name: self.summary["empty_cases"][key]["both"] for key, name in self.summary["classes"].items()}
+        return {name: count for name, count in counts.items() if count}
 
 
-def run(args: argparse.Namespace) -> None:
-    if args.nsd_tolerance is not None and args.nsd_tolerance < 0:
-        raise GuidinoError(f"--nsd-tolerance {args.nsd_tolerance}: expected 0 or more")
-    cases, labels, dataset_json, output = _model(args) if args.m else _folders(args)
-    if args.i:
-        cases = with_images(cases, args.i, dataset_json["file_ending"])
-    reader = find_reader(dataset_json, cases[0].reference)
-    scorer = Scorer(reader, labels, args.empty, args.nsd_tolerance)
-    results = score_cases(scorer, cases, args.np or default_num_processes)
-    tolerance = "1 pixel" if args.nsd_tolerance is None else args.nsd_tolerance
-    summary = summarize(results, labels, {"empty": args.empty, "nsd_tolerance": tolerance})
-    write_report(output, summary, cases, reader, labels)
-    print(f"{output}: report.html, report.md, cases.csv, summary.json")
+@dataclass(frozen=True)
+class Scoring:
+    """How to score, whatever is scored.
+
+    Args:
+        nsd_tolerance: in the unit of the spacing; None: one pixel, the smallest spacing of each case.
+        empty: if only one of reference and prediction is empty, "penalize" gives what is undefined its worst value
+            (HD95: the image's diagonal), "ignore" leaves it out of the means.
+        predicted_labels: where other values stand for the same classes in the predictions, as 255 for 1.
+        processes: by default nnU-Net's number, or fewer where cores or memory are few.
+    """
+
+    nsd_tolerance: float | None = None
+    empty: Empty = "penalize"
+    predicted_labels: LabelSet | None = None
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        tolerance = self.nsd_tolerance
+        if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
+            raise GuidinoError(f"--nsd-tolerance {tolerance}: expected a number, 0 or more")
+        if self.empty not in ("penalize", "ignore"):
+            raise GuidinoError(f"--empty {self.empty}: expected penalize or ignore")
+        if self.processes is not None and self.processes < 1:
+            raise GuidinoError(f"-np {self.processes}: expected 1 or more")
 
 
-Job = tuple[list[Case], LabelSet, dict[str, Any], Path]
+def evaluate(
+    references: Path,
+    predictions: Path,
+    output: Path | None = None,
+    *,
+    images: Path | None = None,
+    labels: LabelSet | None = None,
+    scoring: Scoring | None = None,
+) -> Evaluation:
+    """Score a folder of predictions, one for each reference: Dice, IoU, HD95, NSD, precision and recall.
 
+    Args:
+        output: where to write summary.json, cases.csv, report.md and report.html; None writes nothing.
+        images: a folder of CASE_0000.*, to draw the worst and best cases on.
+        labels: the classes; by default those of the dataset.json in or above the folders.
+        scoring: tolerance, treatment of empty masks, the predictions' own labels, processes.
 
-def _folders(args: argparse.Namespace) -> Job:
-    if not (args.gt and args.pred and args.o) or args.f:
-        raise GuidinoError("give -gt, -pred and -o to compare two folders, or -m (and -f) for a trained model")
-    if args.labels:
-        labels = parse_labels(args.labels)
-        dataset_json: dict[str, Any] = {"file_ending": guess_ending(args.gt)}
+    Raises:
+        GuidinoError: For files that are missing, too many, damaged, that hold other values than the labels, or that do
+            not lie where their reference does. Nothing is written then.
+    """
+    references, predictions = Path(references), Path(predictions)
+    for folder in (references, predictions):
+        file_names(folder)  # refused before a dataset.json is looked for
+    if labels:
+        dataset_json: dict[str, Any] = {"file_ending": guess_ending(references)}
+        source = "the labels given"
     else:
-        dataset_json = find_dataset_json(args.gt, args.pred)
-        labels = label_set(dataset_json["labels"], "dataset.json")
-    return pair_folders(args.gt, args.pred, dataset_json["file_ending"]), labels, dataset_json, args.o
+        dataset_json, file = find_dataset_json(references, predictions)
+        labels, source = label_set(dataset_json["labels"], str(file)), str(file)
+    cases = pair_folders(references, predictions, dataset_json["file_ending"])
+    return _evaluate(cases, labels, dataset_json, output, images, scoring or Scoring(), source)
 
 
-def _model(args: argparse.Namespace) -> Job:
-    if args.pred:
-        raise GuidinoError("-m scores the model's own validation: give either -m or -pred")
-    dataset_json, plans = (read_json(args.m / name) for name in ("dataset.json", "plans.json"))
-    labels = parse_labels(args.labels) if args.labels else label_set(dataset_json["labels"], f"{args.m}/dataset.json")
-    cases = pair_folds(args.m, args.f, args.gt, plans["dataset_name"], dataset_json["file_ending"])
-    return cases, labels, dataset_json, args.o or args.m / "evaluation"
+def evaluate_model(
+    model_folder: Path,
+    output: Path | None = None,
+    *,
+    folds: Sequence[str] | None = None,
+    references: Path | None = None,
+    images: Path | None = None,
+    labels: LabelSet | None = None,
+    scoring: Scoring | None = None,
+) -> Evaluation:
+    """Score the validation that nnU-Net ran after training, of all folds together.
+
+    Args:
+        model_folder: …/DatasetXXX/Trainer__Plans__configuration
+        folds: by default all numbered ones.
+        references: by default nnU-Net's nnUNet_preprocessed/DatasetXXX/gt_segmentations.
+        labels: the classes; by default those of the model's dataset.json.
+        output, images, scoring: as for `evaluate`.
+
+    Raises:
+        GuidinoError: As `evaluate` does, and if the validation of a fold is not there or incomplete.
+    """
+    model_folder = Path(model_folder)
+    dataset_json = read_dataset_json(model_folder / "dataset.json")
+    plans = read_json(model_folder / "plans.json", dict)
+    name = plans.get("dataset_name")
+    if not isinstance(name, str):
+        raise GuidinoError(f"{model_folder / 'plans.json'}: dataset_name is {name!r}; expected the data set's name")
+    source = "the labels given"
+    if not labels:
+        source = str(model_folder / "dataset.json")
+        labels = label_set(dataset_json["labels"], source)
+    cases = pair_folds(model_folder, folds, references, name, dataset_json["file_ending"])
+    return _evaluate(cases, labels, dataset_json, output, images, scoring or Scoring(), source)
+
+
+def _evaluate(
+    cases: list[PredictedCase],
+    labels: LabelSet,
+    dataset_json: dict[str, Any],
+    output: Path | None,
+    images: Path | None,
+    scoring: Scoring,
+    source: str,
+) -> Evaluation:
+    if scoring.predicted_labels:
+        translation(scoring.predicted_labels, labels)  # refused before anything is read
+    if images:
+        cases = with_images(cases, Path(images), dataset_json["file_ending"])
+    pairs = PairReader(find_reader(dataset_json, cases[0].reference), labels, scoring.predicted_labels)
+    results = score_cases(Scorer(pairs, scoring.empty, scoring.nsd_tolerance), cases, scoring.processes)
+    tolerance = "1 pixel" if scoring.nsd_tolerance is None else scoring.nsd_tolerance
+    summary = summarize(results, labels, {"empty": scoring.empty, "nsd_tolerance": tolerance})
+    if output:
+        write_report(Path(output), summary, cases, pairs)
+    return Evaluation(summary, case_table(summary), source)

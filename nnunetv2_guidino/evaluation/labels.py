@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.evaluation.metrics import FOREGROUND
+from nnunetv2_guidino.evaluation.text import check_name
+from nnunetv2_guidino.files import read_json
 
 
 @dataclass(frozen=True)
@@ -25,48 +28,104 @@ class LabelSet:
 
 
 def as_tuple(values: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The label values of a class, be it a region or not."""
     return values if isinstance(values, tuple) else (values,)
 
 
-def read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise GuidinoError(f"{file} cannot be read as JSON: {error}") from error
+def label_set(labels: Mapping[str, Any], source: str) -> LabelSet:
+    """The classes of a `labels` section as nnU-Net writes it: name -> value, or name -> list of values (a region).
 
-
-def label_set(labels: dict[str, Any], source: str) -> LabelSet:
-    """The classes of a `labels` section as nnU-Net writes it: name -> value, or name -> list of values (a region)."""
-    try:
-        values = {name: tuple(map(int, v)) if isinstance(v, list) else int(v) for name, v in labels.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise GuidinoError(f"{source}: labels must be name: value or name: [values], found {labels}") from error
+    Raises:
+        GuidinoError: For anything else, for a class without values or with those of another one, for no class at all.
+    """
+    if not isinstance(labels, Mapping):
+        raise GuidinoError(f"{source}: labels must be name: value or name: [values], found {labels!r}")
+    for name in labels:
+        check_name(name, f"{source}: labels")
+    values = {name: tuple(_value(v, name, source) for v in _listed(found)) for name, found in labels.items()}
     ignore = values.pop("ignore", None)
-    if isinstance(ignore, tuple):
+    if ignore is not None and len(ignore) != 1:
         raise GuidinoError(f"{source}: the ignore label must be one value, found {list(ignore)}")
-    foreground = {name: v for name, v in values.items() if set(as_tuple(v)) != {0}}
-    if not foreground:
-        raise GuidinoError(f"{source}: no class besides the background")
+    foreground = {name: v for name, v in values.items() if set(v) != {0}}
+    _check_classes(foreground, source)
     # nnU-Net takes a list of one value for the label itself
-    return LabelSet({name: v if len(as_tuple(v)) > 1 else as_tuple(v)[0] for name, v in foreground.items()}, ignore)
+    return LabelSet({name: v if len(v) > 1 else v[0] for name, v in foreground.items()}, ignore[0] if ignore else None)
 
 
-def parse_labels(text: str) -> LabelSet:
-    """`polyp=255` or `whole=1+2,core=2,ignore=3` from the command line."""
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _value(value: Any, name: str, source: str) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise GuidinoError(
+        f"{source}: labels must be name: value or name: [values], with whole numbers from 0; found {name}: {value!r}"
+    )
+
+
+def _check_classes(classes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    if not classes:
+        raise GuidinoError(f"{source}: no class besides the background")
+    if FOREGROUND in classes:
+        raise GuidinoError(f"{source}: '{FOREGROUND}' is the mean of all classes here; give the class another name")
+    names: dict[tuple[int, ...], str] = {}
+    for name, values in classes.items():
+        if not values:
+            raise GuidinoError(f"{source}: {name} has no label value")
+        if values in names:
+            raise GuidinoError(f"{source}: {names[values]} and {name} have the same label values {list(values)}")
+        names[values] = name
+
+
+def parse_labels(text: str, option: str = "--labels") -> LabelSet:
+    """`polyp=255` or `whole=1+2,core=2,ignore=3` from the command line; raises GuidinoError for anything else."""
     labels: dict[str, Any] = {}
     for item in text.split(","):
         name, _, value = item.partition("=")
         values = value.split("+")
-        if not name or not all(v.strip().isdigit() for v in values):
-            raise GuidinoError(f"--labels: expected name=value,… (a region: name=1+2), found '{item}'")
+        if not name.strip() or name.strip() in labels or not all(v.strip().isdecimal() for v in values):
+            raise GuidinoError(
+                f"{option}: expected name=value,… (a region: name=1+2), each name once; found '{item}' in '{text}'"
+            )
         labels[name.strip()] = values if len(values) > 1 else values[0]
-    return label_set(labels, "--labels")
+    return label_set(labels, option)
 
 
-def find_dataset_json(references: Path, predictions: Path) -> dict[str, Any]:
-    """The dataset.json in the folder of the predictions or references, or one above it.
+def translation(predicted: LabelSet, labels: LabelSet) -> dict[int, int]:
+    """Label value in the predictions -> label value in the references, for two sets of the same classes.
 
-    Raises GuidinoError if there is none, or if there are two that tell of different labels.
+    Raises:
+        GuidinoError: If the classes differ, or their values cannot be told apart.
+    """
+    if set(predicted.classes) != set(labels.classes):
+        raise GuidinoError(
+            f"the predictions' labels name {sorted(predicted.classes)}, the references' {sorted(labels.classes)}: "
+            "--labels-pred must name the same classes"
+        )
+    values = {0: 0}
+    for name, wanted in labels.classes.items():
+        found, wanted = as_tuple(predicted.classes[name]), as_tuple(wanted)
+        if len(found) != len(wanted):
+            raise GuidinoError(
+                f"{name} has {len(wanted)} label values in the references, but --labels-pred {list(found)}"
+            )
+        for value, meant in zip(found, wanted, strict=True):
+            if values.setdefault(value, meant) != meant:
+                raise GuidinoError(f"--labels-pred: the value {value} of {name} stands for something else already")
+    return values
+
+
+def find_dataset_json(references: Path, predictions: Path) -> tuple[dict[str, Any], Path]:
+    """Contents and path of the dataset.json among the predictions or references, or one folder above them.
+
+    The first of these that is there is meant: among the predictions, among the references, above the predictions, above
+    the references.
+
+    Raises:
+        GuidinoError: If there is none, or if two tell of different labels or file endings.
     """
     folders = (predictions, references, predictions.resolve().parent, references.resolve().parent)
     files = [folder / "dataset.json" for folder in folders if (folder / "dataset.json").is_file()]
@@ -74,14 +133,24 @@ def find_dataset_json(references: Path, predictions: Path) -> dict[str, Any]:
         raise GuidinoError(
             f"no dataset.json in or above {predictions} or {references}: put one there, or give --labels name=value,…"
         )
-    contents = [read_json(file) for file in files]
+    contents = [read_dataset_json(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         for key in ("labels", "file_ending"):
-            if key not in content:
-                raise GuidinoError(f"{file} has no key '{key}'")
-        if content["labels"] != contents[0]["labels"]:
-            raise GuidinoError(
-                f"{files[0]} and {file} have different labels: {contents[0]['labels']} and {content['labels']}. "
-                "Say with --labels which ones hold for both folders."
-            )
-    return dict(contents[0])
+            if content[key] != contents[0][key]:
+                what = "labels" if key == "labels" else "file endings"
+                raise GuidinoError(
+                    f"{files[0]} and {file} have different {what}: {contents[0][key]} and {content[key]}. "
+                    "Say with --labels name=value,… which classes both folders have; no dataset.json is read then."
+                )
+    return contents[0], files[0]
+
+
+def read_dataset_json(file: Path) -> dict[str, Any]:
+    """nnU-Net's dataset.json, with its `labels` and `file_ending`; raises GuidinoError without them."""
+    content = read_json(file, dict)
+    for key, kind, example in (("labels", dict, '{"background": 0, "polyp": 1}'), ("file_ending", str, '".png"')):
+        if key not in content:
+            raise GuidinoError(f"{file} has no key '{key}'")
+        if not isinstance(content[key], kind) or not content[key]:
+            raise GuidinoError(f"{file}: {key} is {content[key]!r}; expected something like {example}")
+    return content

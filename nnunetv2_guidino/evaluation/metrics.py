@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nan
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_erosion, find_objects
+from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
 Mask = npt.NDArray[np.bool_]
+Empty = Literal["penalize", "ignore"]
 
 # name in summary.json -> column in cases.csv
 COLUMNS = {"Dice": "dice", "IoU": "iou", "HD95": "hd95", "NSD": "nsd", "Precision": "precision", "Recall": "recall"}
 LOWER_IS_BETTER = ("HD95",)
+METRICS = list(COLUMNS.values())
+COUNTS = ("n_ref", "n_pred")
+FOREGROUND = "foreground mean"
+# Spacings are stored in 32 bits and products of them are rounded: one pixel of 0.3 may come out as 0.30000001, and one
+# of 0.7 as another number in each place.
+ROUNDING = 1e-5
 
 
 def class_metrics(
-    reference: Mask, prediction: Mask, spacing: Sequence[float], nsd_tolerance: float, empty: str
+    reference: Mask, prediction: Mask, spacing: Sequence[float], nsd_tolerance: float, empty: Empty
 ) -> dict[str, Any]:
     """Score one class.
 
@@ -43,11 +50,17 @@ def class_metrics(
     if n_ref and n_pred:
         to_reference, to_prediction = surface_distances(reference, prediction, spacing)
         metrics["HD95"] = float(max(np.percentile(to_reference, 95), np.percentile(to_prediction, 95)))
-        metrics["NSD"] = float(np.mean(np.concatenate([to_reference, to_prediction]) <= nsd_tolerance))
+        right = sum(np.count_nonzero(within(distances, nsd_tolerance)) for distances in (to_reference, to_prediction))
+        metrics["NSD"] = right / (len(to_reference) + len(to_prediction))
     elif (n_ref or n_pred) and empty == "penalize":
         metrics["HD95"] = float(np.linalg.norm(np.multiply(reference.shape, spacing)))
         metrics |= {"Precision": 0.0, "Recall": 0.0}
     return metrics | {"TP": tp, "FP": fp, "FN": fn, "n_ref": n_ref, "n_pred": n_pred}
+
+
+def within(distances: npt.NDArray[np.float64], tolerance: float) -> Mask:
+    """Which distances are at most the tolerance, which itself belongs to it whatever the rounding of the spacing."""
+    return distances <= tolerance * (1 + ROUNDING)
 
 
 def surface_distances(
@@ -56,12 +69,21 @@ def surface_distances(
     """Distance of each surface pixel of the prediction to the reference's surface, and of each of the reference's to
     the prediction's. Neither mask may be empty.
     """
-    box = find_objects((reference | prediction).astype(np.uint8))[0]  # outside it there is no surface
+    box = mask_box(reference | prediction)  # outside it there is no surface
     reference_surface = _surface(reference[box]) * spacing
     prediction_surface = _surface(prediction[box]) * spacing
     to_reference, _ = KDTree(reference_surface).query(prediction_surface)
     to_prediction, _ = KDTree(prediction_surface).query(reference_surface)
     return to_reference, to_prediction
+
+
+def mask_box(mask: Mask) -> tuple[slice, ...]:
+    """The smallest box that holds every pixel of a mask that is not empty."""
+    box = []
+    for axis in range(mask.ndim):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
 
 
 def _surface(mask: Mask) -> npt.NDArray[np.intp]:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunetv2_guidino.display import displayed
-from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import Case, read, read_pair
-from nnunetv2_guidino.evaluation.labels import LabelSet
+from nnunetv2_guidino.evaluation.cases import PredictedCase
+from nnunetv2_guidino.evaluation.reading import PairReader
 
 Array = npt.NDArray[Any]
 
+SHOWN = 1600  # pixels along a side at most; a picture has fewer
 # colours that the colour-blind can tell apart (Okabe and Ito)
 AGREEMENT = {
     "background": "#202020",
@@ -29,20 +29,22 @@ AGREEMENT = {
 }
 
 
-def draw_case(case: Case, reader: type, labels: LabelSet) -> bytes:
+def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
     """The case as PNG: the agreement of the masks and, beside it, their outlines on the image if there is one.
 
     A volume is shown by the axial slice (first array axis) with the most wrong voxels.
     """
-    reference, prediction, spacing = read_pair(case, reader, labels)
-    agreement = agreement_map(reference, prediction, labels.ignore)
-    image = _read_image(case, reader, reference.shape) if case.image else None
+    reference, prediction, spacing = pairs.read(case)
+    agreement = agreement_map(reference, prediction, pairs.labels.ignore)
+    step = -(-max(reference.shape[-2:]) // SHOWN)
+    image = displayed(pairs.read_image(case)[..., ::step, ::step]) if case.image else None
     title = ""
     if reference.ndim == 3:
         wrong = (agreement > 1) & (agreement < 5)
         z = max(range(len(wrong)), key=lambda i: (wrong[i].sum(), (agreement[i] == 1).sum()))
         agreement, image = agreement[z], image[:, z] if image is not None else None
         title = f"slice {z + 1} of {len(wrong)}"
+    agreement = agreement[::step, ::step]
     figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
     axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
     aspect = spacing[-2] / spacing[-1]
@@ -58,22 +60,13 @@ def draw_case(case: Case, reader: type, labels: LabelSet) -> bytes:
 
 def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> npt.NDArray[np.uint8]:
     """Position in AGREEMENT of each pixel."""
-    kinds = [
-        reference == ignore if ignore is not None else np.zeros_like(reference, bool),
-        (reference == prediction) & (reference > 0),
-        (reference > 0) & (prediction == 0),
-        (reference == 0) & (prediction > 0),
-        reference != prediction,
-    ]
-    return np.select(kinds, [5, 1, 2, 3, 4], default=0).astype(np.uint8)
-
-
-def _read_image(case: Case, reader: type, shape: tuple[int, ...]) -> Array:
-    assert case.image is not None
-    image, _ = read(case.image, reader, "read_images")
-    if image.shape[1:] != shape:
-        raise GuidinoError(f"{case.image} has size {image.shape[1:]}, its reference has {shape}")
-    return displayed(image)
+    kinds = np.where(reference == prediction, np.uint8(1), np.uint8(4))
+    kinds[(reference > 0) & (prediction == 0)] = 2
+    kinds[(reference == 0) & (prediction > 0)] = 3
+    kinds[(reference == 0) & (prediction == 0)] = 0
+    if ignore is not None:
+        kinds[reference == ignore] = 5
+    return kinds
 
 
 def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:

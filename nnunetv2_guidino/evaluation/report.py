@@ -4,74 +4,41 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from html import escape
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import Case
-from nnunetv2_guidino.evaluation.labels import LabelSet
-from nnunetv2_guidino.evaluation.metrics import COLUMNS, LOWER_IS_BETTER
+from nnunetv2_guidino.evaluation.cases import PredictedCase
+from nnunetv2_guidino.evaluation.metrics import COLUMNS, FOREGROUND, LOWER_IS_BETTER, METRICS
 from nnunetv2_guidino.evaluation.pictures import draw_case
+from nnunetv2_guidino.evaluation.reading import PairReader
+from nnunetv2_guidino.evaluation.summary import case_table
+from nnunetv2_guidino.evaluation.text import in_csv, in_markdown
+from nnunetv2_guidino.files import filled_folder
 
-METRICS = list(COLUMNS.values())
-FOREGROUND = "foreground mean"
 PICTURES = 4  # worst cases, and as many best ones
 
 
-def summarize(results: list[dict[str, Any]], labels: LabelSet, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """nnU-Net's summary (metric_per_case, mean, foreground_mean), with what else is needed to read it: the classes'
-    names, the settings, and how many cases had an empty mask.
+def write_report(folder: Path, summary: Mapping[str, Any], cases: Sequence[PredictedCase], pairs: PairReader) -> None:
+    """Write the four files, over those of an earlier run; all or none of them.
+
+    Raises:
+        GuidinoError: If the folder cannot be written.
     """
-    classes = {str(values): name for name, values in labels.classes.items()}
-    per_class = {key: pd.DataFrame([result["metrics"][key] for result in results]) for key in classes}
-    mean = pd.DataFrame({key: frame.mean() for key, frame in per_class.items()})  # leaves NaN out, as nnU-Net does
-    return {
-        "metric_per_case": results,
-        "mean": mean.to_dict(),
-        "foreground_mean": mean.mean(axis=1).to_dict(),
-        "classes": classes,
-        "settings": dict(settings),
-        "empty_cases": {key: _count_empty(frame) for key, frame in per_class.items()},
-    }
-
-
-def _count_empty(frame: pd.DataFrame) -> dict[str, int]:
-    no_ref, no_pred = frame["n_ref"] == 0, frame["n_pred"] == 0
-    return {
-        "prediction": int((no_pred & ~no_ref).sum()),
-        "reference": int((no_ref & ~no_pred).sum()),
-        "both": int((no_ref & no_pred).sum()),
-    }
-
-
-def case_table(summary: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each case and class: fold, case, class, the metrics, n_ref and n_pred."""
-    rows = [
-        {"fold": result.get("fold", ""), "case": result["case"], "class": name}
-        | {column: result["metrics"][key][metric] for metric, column in COLUMNS.items()}
-        | {count: result["metrics"][key][count] for count in ("n_ref", "n_pred")}
-        for result in summary["metric_per_case"]
-        for key, name in summary["classes"].items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def write_report(
-    folder: Path, summary: Mapping[str, Any], cases: Sequence[Case], reader: type, labels: LabelSet
-) -> None:
     table = case_table(summary)
     score = table.groupby(["fold", "case"], sort=False)[METRICS].mean().reset_index()
     ranked = score.dropna(subset="dice").sort_values(["dice", "hd95"], ascending=[True, False]).index
     worst = list(ranked[:PICTURES])
     best = [i for i in reversed(ranked[-PICTURES:]) if i not in worst]
     figures = {
-        i: (f"{cases[i].name}: Dice {score.dice[i]:.3f}, HD95 {score.hd95[i]:.1f}", draw_case(cases[i], reader, labels))
+        i: (
+            f"{cases[i].name}: Dice {_number(score.dice[i])}, HD95 {_number(score.hd95[i], 1)}",
+            draw_case(cases[i], pairs),
+        )
         for i in worst + best
     }
     sections = [("Worst cases", [figures[i] for i in worst]), ("Best cases", [figures[i] for i in best])]
@@ -79,7 +46,7 @@ def write_report(
         folder,
         {
             "summary.json": json.dumps(summary, indent=4, sort_keys=True),
-            "cases.csv": table.drop(columns="fold").to_csv(index=False),
+            "cases.csv": csv(table.drop(columns="fold")),
             "report.md": markdown(summary, table),
             "report.html": html(summary, table, sections),
         },
@@ -87,28 +54,15 @@ def write_report(
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write all files or, if that fails, none."""
-    try:
-        with staged(folder) as temporary:
-            for name, content in contents.items():
-                data = content if isinstance(content, bytes) else content.encode()
-                (temporary / name).write_bytes(data)
-    except OSError as error:
-        raise GuidinoError(f"{folder} cannot be written: {error}") from error
+    """Write all files or, if that fails, none; raises GuidinoError then."""
+    with filled_folder(folder) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder. At the end its files move into `folder`; if the end is not reached, they vanish."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-        yield Path(temporary)
-        for file in sorted(Path(temporary).rglob("*")):  # a folder before what is in it
-            target = folder / file.relative_to(temporary)
-            if file.is_dir():
-                target.mkdir(exist_ok=True)
-            else:
-                file.replace(target)
+def csv(table: pd.DataFrame) -> str:
+    """The table as CSV, in which no name is a formula."""
+    return str(table.map(lambda cell: in_csv(cell) if isinstance(cell, str) else cell).to_csv(index=False))
 
 
 def score_rows(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[list[str]]:
@@ -116,11 +70,19 @@ def score_rows(table: pd.DataFrame, summary: Mapping[str, Any]) -> list[list[str
     header = ["class", *(f"{metric} {'↓' if metric in LOWER_IS_BETTER else '↑'}" for metric in COLUMNS)]
     groups = table.groupby("class", sort=False)[METRICS]
     means, deviations = groups.mean(), groups.std()
-    rows = [[name, *(f"{means[m][name]:.3f} ± {deviations[m][name]:.3f}" for m in METRICS)] for name in means.index]
-    return [header, *rows, [FOREGROUND, *(f"{summary['foreground_mean'][metric]:.3f}" for metric in COLUMNS)]]
+    rows = [
+        [name, *(f"{_number(means[m][name])} ± {_number(deviations[m][name])}" for m in METRICS)]
+        for name in means.index
+    ]
+    return [header, *rows, [FOREGROUND, *(_number(summary["foreground_mean"][metric]) for metric in COLUMNS)]]
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "–" if isnan(value) else f"{value:.{digits}f}"
 
 
 def empty_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """How many cases of each class have an empty mask."""
     header = ["class", "prediction empty (missed)", "reference empty (false alarm)", "both empty"]
     return [
         header,
@@ -129,6 +91,7 @@ def empty_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def explanation(summary: Mapping[str, Any]) -> str:
+    """What the numbers are, and how empty masks count."""
     settings = summary["settings"]
     treatment = {
         "penalize": "HD95 is the image's diagonal and the undefined one of precision and recall is 0",
@@ -142,16 +105,19 @@ def explanation(summary: Mapping[str, Any]) -> str:
 
 
 def markdown(summary: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """The report without pictures."""
     parts = ["# Evaluation", explanation(summary), markdown_table(score_rows(table, summary))]
     return "\n\n".join([*parts, "Empty masks, in cases:", markdown_table(empty_rows(summary))]) + "\n"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    """A table in Markdown; the first row is its header, the first column is aligned to the left."""
+    lines = ["| " + " | ".join(in_markdown(cell) for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in HTML; the first row is its header."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -3,49 +3,79 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from nnunetv2.configuration import default_num_processes
 from tqdm import tqdm
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import Case, read_pair
-from nnunetv2_guidino.evaluation.labels import LabelSet, as_tuple
-from nnunetv2_guidino.evaluation.metrics import class_metrics
+from nnunetv2_guidino.evaluation.cases import PredictedCase
+from nnunetv2_guidino.evaluation.labels import as_tuple
+from nnunetv2_guidino.evaluation.metrics import Empty, class_metrics
+from nnunetv2_guidino.evaluation.reading import PairReader
+from nnunetv2_guidino.nnunet.images import stored_pixels
+
+# Memory of a process: libraries, and what a pixel takes where a mask is nearly all surface. Most take a fourth of it
+# (tests/evaluation/test_memory.py).
+PROCESS_BYTES = 300 << 20
+PIXEL_BYTES = 40
+CONTROL_GROUPS = [
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+]
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Scores one case; sent to the processes."""
 
-    reader: type
-    labels: LabelSet
-    empty: str
+    pairs: PairReader
+    empty: Empty
     nsd_tolerance: float | None  # None: one pixel, the smallest spacing of the case
 
-    def __call__(self, case: Case) -> dict[str, Any]:
+    def __call__(self, case: PredictedCase) -> dict[str, Any]:
         """The case's entry in metric_per_case of summary.json."""
-        reference, prediction, spacing = read_pair(case, self.reader, self.labels)
-        valid = reference != self.labels.ignore if self.labels.ignore is not None else np.ones_like(reference, bool)
+        reference, prediction, spacing = self.pairs.read(case)
+        labels = self.pairs.labels
+        valid = None if labels.ignore is None else reference != labels.ignore
+        number = reference.size if valid is None else int(np.count_nonzero(valid))
         tolerance = min(spacing) if self.nsd_tolerance is None else self.nsd_tolerance
         metrics = {}
-        for values in self.labels.classes.values():
-            masks = [np.isin(array, as_tuple(values)) & valid for array in (reference, prediction)]
+        for values in labels.classes.values():
+            masks = [_mask(array, as_tuple(values), valid) for array in (reference, prediction)]
             scores = class_metrics(masks[0], masks[1], spacing, tolerance, self.empty)
-            scores["TN"] = int(np.count_nonzero(valid)) - scores["TP"] - scores["FP"] - scores["FN"]
+            scores["TN"] = number - scores["TP"] - scores["FP"] - scores["FN"]
             metrics[str(values)] = scores
         entry = {"case": case.name, "reference_file": str(case.reference), "prediction_file": str(case.prediction)}
         return entry | ({"fold": case.fold} if case.fold else {}) | {"metrics": metrics}
 
 
-def score_cases(scorer: Scorer, cases: Sequence[Case], processes: int) -> list[dict[str, Any]]:
-    """Score the cases in parallel, in order, with a progress bar. The first case that cannot be scored raises."""
-    workers = max(1, min(processes, len(cases)))
+def _mask(array: npt.NDArray[Any], values: Iterable[int], valid: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(array.shape, bool)
+    for value in values:
+        mask |= array == value
+    if valid is not None:
+        mask &= valid
+    return mask
+
+
+def score_cases(scorer: Scorer, cases: Sequence[PredictedCase], processes: int | None = None) -> list[dict[str, Any]]:
+    """Score the cases in parallel, in order, with a progress bar. The first case that cannot be scored raises.
+
+    Args:
+        processes: by default as many as nnU-Net would start, but no more than there are cores and memory for.
+    """
+    workers = max(1, min(processes or affordable_processes(cases), len(cases)))
     progress = partial(tqdm, total=len(cases), desc="evaluate", unit="case")
     if workers == 1:
         return list(progress(map(scorer, cases)))
@@ -54,3 +84,25 @@ def score_cases(scorer: Scorer, cases: Sequence[Case], processes: int) -> list[d
             return list(progress(pool.map(scorer, cases, chunksize=max(1, min(16, len(cases) // workers)))))
     except BrokenProcessPool as error:
         raise GuidinoError("a process died, most likely for want of memory: try fewer with -np 1") from error
+
+
+def affordable_processes(cases: Sequence[PredictedCase]) -> int:
+    """How many processes to start: nnU-Net's number, or fewer where cores or memory are few and images large."""
+    wanted = min(default_num_processes, os.cpu_count() or 1, len(cases))
+    memory = available_memory()
+    if wanted == 1 or memory is None:
+        return wanted
+    largest = max(0, *(stored_pixels(case.reference) for case in cases))
+    return max(1, min(wanted, memory // (PROCESS_BYTES + PIXEL_BYTES * largest)))
+
+
+def available_memory() -> int | None:
+    """Bytes that new processes may take, of the machine and of the container; None where neither says (not Linux)."""
+    found = []
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for limit, used in CONTROL_GROUPS:
+        with suppress(OSError, ValueError):  # the other version of control groups, or no limit
+            found.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+    return min(found, default=None)

@@ -1,58 +1,17 @@
 """`guidino compare` on evaluated folders."""
 
 import csv
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_data import square, write_pngs
+from evaluation_data import CASES, scores, square, value, write_pngs, write_summary
 from scipy.stats import wilcoxon
 
+from nnunetv2_guidino.commands.compare import parse_run, parse_runs
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.compare import load_runs, mean_over_runs, paired_differences, parse_run, significance
-
-CASES = [f"case_{i}" for i in range(6)]
-
-
-def write_summary(
-    folder: Path,
-    dice: dict[str, float],
-    *,
-    n_ref: int = 64,
-    folds: str = "",
-    empty: str = "penalize",
-    classes: str = "1",
-) -> Path:
-    """What evaluate writes, with the given Dice for each case and class; the other metrics follow from it."""
-    metrics = {
-        name: {"Dice": d, "IoU": d / (2 - d), "HD95": 10 * (1 - d), "NSD": d, "Precision": d, "Recall": d}
-        | {"n_ref": n_ref, "n_pred": 64}
-        for name, d in dice.items()
-    }
-    entries = [{"case": name, "metrics": dict.fromkeys(classes, m)} for name, m in metrics.items()]
-    for entry, fold in zip(entries, folds, strict=False):
-        entry["fold"] = fold
-    folder.mkdir(parents=True, exist_ok=True)
-    summary = {
-        "metric_per_case": entries,
-        "classes": {key: f"class {key}" for key in classes},
-        "settings": {"empty": empty, "nsd_tolerance": "1 pixel"},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
-
-
-def scores(values: list[float]) -> dict[str, float]:
-    return dict(zip(CASES, values, strict=True))
-
+from nnunetv2_guidino.evaluation.compare import load_runs, mean_over_runs, paired_differences, significance
 
 BASE, BETTER = [0.5, 0.6, 0.7, 0.8, 0.9, 0.7], [0.55, 0.7, 0.85, 0.8, 0.91, 0.69]
-
-
-def value(table, method: str, column: str, metric: str = "dice", group: str = "foreground mean") -> float:
-    chosen = (table["method"] == method) & (table["metric"] == metric) & (table["class"] == group)
-    return table.loc[chosen, column].item()
 
 
 def test_mean_and_deviation_over_seeds(tmp_path):
@@ -60,7 +19,7 @@ def test_mean_and_deviation_over_seeds(tmp_path):
         write_summary(tmp_path / f"s{seed}", scores([d + 0.01 * seed for d in BASE]))
     write_summary(tmp_path / "b", scores(BETTER))
     runs = ",".join(str(tmp_path / f"s{seed}") for seed in range(3))
-    table = mean_over_runs(load_runs([f"plain={runs}", f"guided={tmp_path / 'b'}"]))
+    table = mean_over_runs(load_runs(parse_runs([f"plain={runs}", f"guided={tmp_path / 'b'}"])))
     assert value(table, "plain", "mean") == pytest.approx(np.mean(BASE) + 0.01)
     assert value(table, "plain", "std") == pytest.approx(0.01)
     assert value(table, "plain", "runs") == 3
@@ -72,7 +31,9 @@ def test_folds_are_runs_whether_in_one_folder_or_several(tmp_path):
     together = write_summary(tmp_path / "model" / "evaluation", scores(BASE), folds="000111")
     write_summary(tmp_path / "f0", dict(zip(CASES[:3], BASE[:3], strict=True)))
     write_summary(tmp_path / "f1", dict(zip(CASES[3:], BASE[3:], strict=True)))
-    table = mean_over_runs(load_runs([str(tmp_path / "model"), f"apart={tmp_path / 'f0'},{tmp_path / 'f1'}"]))
+    table = mean_over_runs(
+        load_runs(parse_runs([str(tmp_path / "model"), f"apart={tmp_path / 'f0'},{tmp_path / 'f1'}"]))
+    )
     for name in ("model", "apart"):
         assert value(table, name, "runs") == 2
         assert value(table, name, "std") == pytest.approx(np.std([0.6, 0.8], ddof=1))
@@ -83,7 +44,9 @@ def test_paired_differences_average_the_seeds_first(tmp_path):
     write_summary(tmp_path / "a", scores(BASE), classes="12")
     for seed, shift in enumerate((-0.02, 0.04)):
         write_summary(tmp_path / f"b{seed}", scores([d + shift for d in BETTER]), classes="12")
-    differences = paired_differences(load_runs([str(tmp_path / "a"), f"b={tmp_path / 'b0'},{tmp_path / 'b1'}"]))
+    differences = paired_differences(
+        load_runs(parse_runs([str(tmp_path / "a"), f"b={tmp_path / 'b0'},{tmp_path / 'b1'}"]))
+    )
     chosen = differences[(differences["metric"] == "dice") & (differences["class"] == "foreground mean")]
     expected = np.array(BETTER) + 0.01 - BASE
     assert chosen["difference"].to_numpy() == pytest.approx(expected)
@@ -96,7 +59,7 @@ def test_paired_differences_average_the_seeds_first(tmp_path):
 
 def test_same_predictions_do_not_differ(tmp_path):
     write_summary(tmp_path / "a", scores(BASE))
-    result = significance(paired_differences(load_runs([f"a={tmp_path / 'a'}", f"b={tmp_path / 'a'}"])))
+    result = significance(paired_differences(load_runs(parse_runs([f"a={tmp_path / 'a'}", f"b={tmp_path / 'a'}"]))))
     assert value(result, "b", "p") == 1
     assert value(result, "b", "ci_low") == value(result, "b", "ci_high") == 0
 
@@ -150,22 +113,22 @@ def test_runs_that_cannot_be_compared(name, tmp_path):
     write_summary(tmp_path / "a", scores(BASE))
     write_summary(tmp_path / "b", **{"dice": scores(BASE)} | changes)
     with pytest.raises(GuidinoError, match=message):
-        load_runs([str(tmp_path / "a"), str(tmp_path / "b")])
+        load_runs(parse_runs([str(tmp_path / "a"), str(tmp_path / "b")]))
 
 
 def test_seeds_on_different_cases(tmp_path):
     write_summary(tmp_path / "s0", scores(BASE))
     write_summary(tmp_path / "s1", dict(list(scores(BASE).items())[:4]))
     with pytest.raises(GuidinoError, match=r"a has 2 runs of some cases, fewer of 2 cases \(case_4, case_5\)"):
-        load_runs([f"a={tmp_path / 's0'},{tmp_path / 's1'}"])
+        load_runs(parse_runs([f"a={tmp_path / 's0'},{tmp_path / 's1'}"]))
 
 
 def test_runs_that_are_none(tmp_path):
     with pytest.raises(GuidinoError, match=r"has no summary\.json: run guidino evaluate first"):
-        load_runs([str(tmp_path)])
+        load_runs(parse_runs([str(tmp_path)]))
     (tmp_path / "summary.json").write_text('{"mean": {}}')
     with pytest.raises(GuidinoError, match="was not written by guidino evaluate"):
-        load_runs([str(tmp_path)])
+        load_runs(parse_runs([str(tmp_path)]))
     write_summary(tmp_path / "a", scores(BASE))
     with pytest.raises(GuidinoError, match="two runs are called a"):
-        load_runs([str(tmp_path / "a"), str(tmp_path / "a")])
+        load_runs(parse_runs([str(tmp_path / "a"), str(tmp_path / "a")]))

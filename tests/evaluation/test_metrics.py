@@ -156,3 +156,27 @@ def test_cropping_changes_nothing():
     inner = class_metrics(reference, prediction, (1, 1), 1, "penalize")
     outer = class_metrics(np.pad(reference, 20), np.pad(prediction, 20), (1, 1), 1, "penalize")
     assert all(isclose(inner[name], outer[name]) for name in inner)
+
+
+SHIFTED = box(slice(10, 30), slice(10, 30)), box(slice(10, 30), slice(11, 31))
+
+
+@pytest.mark.parametrize("spacing", [0.3, 0.6, 0.7, float(np.float32(0.3)), float(np.float32(0.7)), 0.1, 1.1, 2.3])
+def test_one_pixel_is_within_a_tolerance_of_one_pixel(spacing):
+    """Products of a spacing are rounded, and files store it in 32 bits: distances come out a little over it."""
+    for side in range(1, 41):
+        masks = box(slice(0, side), slice(0, side)), box(slice(0, side), slice(1, side + 1))
+        metrics = class_metrics(*masks, (spacing, spacing), spacing, "penalize")
+        assert metrics["NSD"] == 1
+        assert metrics["HD95"] == pytest.approx(spacing)
+
+
+@pytest.mark.parametrize(("stored", "typed"), [(float(np.float32(0.3)), 0.3), (0.3, float(np.float32(0.3)))])
+def test_a_typed_tolerance_is_the_stored_spacing(stored, typed):
+    assert class_metrics(*SHIFTED, (stored, stored), typed, "penalize")["NSD"] == 1
+
+
+def test_more_than_the_tolerance_is_more():
+    assert class_metrics(*SHIFTED, (0.7, 0.7), 0.699, "penalize")["NSD"] < 1
+    assert class_metrics(*SHIFTED, (1, 1), 0, "penalize")["NSD"] < 1
+    assert class_metrics(SHIFTED[0], SHIFTED[0], (1, 1), 0, "penalize")["NSD"] == 1
