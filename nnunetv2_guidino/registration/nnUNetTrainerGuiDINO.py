@@ -11,6 +11,6 @@ PREFIX = "nnUNetTrainerGuiDINO"
 def __getattr__(name: str) -> type:
     if not name.startswith(PREFIX):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nnunetv2_guidino.training.guided import trainer_class
+    from nnunetv2_guidino.training.naming import trainer_class
 
     return trainer_class(name)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.preprocessing.resampling.default_resampling import get_do_separate_z
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -25,113 +19,14 @@ from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_c
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss
+from nnunetv2_guidino.training.logging import LoggedTerms
 from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
-from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, prototypes_in_use, reported
-from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything
+from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, reported
 
-GRAMMAR = (
-    "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_seed<k>] or "
-    "nnUNetTrainerGuiDINOBaseline[_<N>epochs][_<M>iterations][_seed<k>], for example "
-    "nnUNetTrainerGuiDINO_100epochs_seed1"
-)
-_NAME = re.compile(
-    r"nnUNetTrainerGuiDINO(?P<kind>Baseline|(?:Paper)?(?:LoRA)?)"
-    r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_seed(?P<seed>\d+))?"
-)
 PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
 
 
-@functools.cache
-def trainer_class(name: str) -> type[nnUNetTrainer]:
-    """The trainer of that name, which is its __name__ too: nnU-Net writes that into folders and checkpoints.
-
-    Raises:
-        GuidinoError: For a name outside the grammar, which it shows.
-    """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise GuidinoError(f"there is no trainer {name}. The names are {GRAMMAR}")
-    base = {
-        "": nnUNetTrainerGuiDINO,
-        "LoRA": nnUNetTrainerGuiDINOLoRA,
-        "Paper": nnUNetTrainerGuiDINOPaper,
-        "PaperLoRA": nnUNetTrainerGuiDINOPaperLoRA,
-        "Baseline": nnUNetTrainerGuiDINOBaseline,
-    }[match["kind"]]
-    if name == base.__name__:
-        return base
-    settings = {key: int(match[key]) for key in ("epochs", "iterations", "seed") if match[key] is not None}
-    return type(name, (base,), {"__module__": __name__, "__doc__": base.__doc__, **settings})
-
-
-class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
-    """Stock network and loss at the length and seed that the name gives: what a guided training is compared with.
-
-    Checkpoints are written atomically.
-    """
-
-    epochs: int | None = None
-    iterations: int | None = None
-    seed: int | None = None
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.epochs is not None:
-            self.num_epochs = self.epochs
-        if self.iterations is not None:
-            # nnU-Net's 50 validation iterations for 250 of training
-            self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
-            self.num_iterations_per_epoch = self.iterations
-
-    def initialize(self) -> None:
-        if self.seed is not None:
-            seed_everything(self.seed)
-        super().initialize()
-
-    def get_dataloaders(self) -> tuple[Any, Any]:
-        if self.seed is None:
-            return super().get_dataloaders()
-        # Not the stream of an earlier part of this training, and another one on each GPU.
-        seed_everything(self.seed, self.current_epoch, self.local_rank)
-        with environment_variable("nnUNet_n_proc_DA", "0"):
-            loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
-        processes = get_allowed_n_proc_DA()
-        if processes == 0:
-            return loaders[0], loaders[1]
-        # nnU-Net's own augmenter takes batches in the order in which its workers finish; this one takes them in turn.
-        train, validation = (
-            MultiThreadedAugmenter(
-                SeededDataLoader(loader, (self.seed, self.current_epoch, self.local_rank, part)),
-                None,
-                count,
-                pin_memory=self.device.type == "cuda",
-                wait_time=0.002,
-            )
-            for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
-        )
-        return train, validation
-
-    def save_checkpoint(self, filename: str) -> None:
-        if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)  # writes nothing
-            return
-        # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
-        unfinished = Path(f"{filename}.unfinished")
-        try:
-            super().save_checkpoint(str(unfinished))
-            unfinished.replace(filename)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
+class nnUNetTrainerGuiDINO(LoggedTerms):
     """The planned network guided by a frozen vision foundation model (GuiDINO, arXiv 2603.01115).
 
     The section "guidino" of the plans describes the guide (see GuideConfig); without one, the defaults hold.
@@ -226,10 +121,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             network, config, configuration_manager.normalization_schemes, merge_lora=not enable_deep_supervision
         )
 
-    def _guided_network(self) -> GuidedNetwork:
-        network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
-
     def configure_optimizers(self) -> tuple[Any, Any]:
         lora = GuideConfig.from_plans(self.plans_manager.plans).lora
         if self.adamw or lora is not None:
@@ -260,54 +151,9 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         self.restoring = True
         super().load_checkpoint(filename_or_checkpoint)
 
-    # The terms of the loss and the guide's Dice travel with nnU-Net's own step outputs and end in its logger.
-
-    def _add_logged_values(self) -> None:
-        self.logged_terms = [f"{term}_loss" for term in self.loss.terms]
-        values = [f"{part}_{term}" for part in ("train", "val") for term in self.logged_terms]
-        values += ["guide_dice", "prototypes_in_use"]
-        self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {**super().train_step(batch), **self.loss.last_terms()}
-
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {**super().validation_step(batch), **self.loss.last_terms()}
-
-    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        super().on_train_epoch_end(train_outputs)
-        self._log_terms("train", self._gather(train_outputs))
-
-    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        super().on_validation_epoch_end(val_outputs)
-        outputs = self._gather(val_outputs)
-        self._log_terms("val", outputs)
-        tp, fp, fn = (sum(int(output[f"guide_{count}"]) for output in outputs) for count in ("tp", "fp", "fn"))
-        dice = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else float("nan")
-        self.logger.log("guide_dice", dice, self.current_epoch)
-
-    def _gather(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not self.is_ddp:
-            return outputs
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, outputs)
-        return [output for of_one_rank in gathered for output in of_one_rank]
-
-    def _log_terms(self, part: str, outputs: list[dict[str, Any]]) -> None:
-        for term in self.logged_terms:
-            mean = float(np.mean([output[term] for output in outputs]))
-            self.logger.log(f"{part}_{term}", mean, self.current_epoch)
+    # guide_progress.png, beside nnU-Net's progress.png
 
     def on_epoch_end(self) -> None:
-        for part in ("train", "val"):
-            terms = (
-                f"{term.removesuffix('_loss')} {self.logger.get_value(f'{part}_{term}', step=-1):.4f}"
-                for term in self.logged_terms
-            )
-            self.print_to_log_file(f"{part} losses:", ", ".join(terms))
-        self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
-        in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
-        self.logger.log("prototypes_in_use", in_use, self.current_epoch)
         super().on_epoch_end()
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
@@ -315,8 +161,6 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
                 self.guide_progress.draw(
                     self.logger.get_checkpoint(), self._guided_network().tokenbook.weights.shape[1]
                 )
-
-    # guide_progress.png, beside nnU-Net's progress.png
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         training, self.validation_dataset = super().get_tr_and_val_datasets()

@@ -87,7 +87,7 @@ def build_trainer(
     **dataset: Any,
 ) -> Any:
     """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER."""
-    from nnunetv2_guidino.training.guided import trainer_class
+    from nnunetv2_guidino.training.naming import trainer_class
 
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}
     planned = plans(settings, patch_size=patch_size, spacing=spacing).plans

@@ -6,13 +6,13 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from planned import save_model_folder
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.guided import (
     nnUNetTrainerGuiDINO,
-    nnUNetTrainerGuiDINOBaseline,
     nnUNetTrainerGuiDINOLoRA,
     nnUNetTrainerGuiDINOPaper,
-    trainer_class,
 )
+from nnunetv2_guidino.training.naming import trainer_class
 
 
 @pytest.mark.parametrize(

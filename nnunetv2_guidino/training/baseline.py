@@ -1,0 +1,80 @@
+"""nnUNetTrainerGuiDINOBaseline: what a guided training is compared with, and what it stands on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+
+from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything
+
+
+class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
+    """Stock network and loss at the length and seed that the name gives: what a guided training is compared with.
+
+    Checkpoints are written atomically.
+    """
+
+    epochs: int | None = None
+    iterations: int | None = None
+    seed: int | None = None
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+        if self.iterations is not None:
+            # nnU-Net's 50 validation iterations for 250 of training
+            self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
+            self.num_iterations_per_epoch = self.iterations
+
+    def initialize(self) -> None:
+        if self.seed is not None:
+            seed_everything(self.seed)
+        super().initialize()
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        if self.seed is None:
+            return super().get_dataloaders()
+        # Not the stream of an earlier part of this training, and another one on each GPU.
+        seed_everything(self.seed, self.current_epoch, self.local_rank)
+        with environment_variable("nnUNet_n_proc_DA", "0"):
+            loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
+        processes = get_allowed_n_proc_DA()
+        if processes == 0:
+            return loaders[0], loaders[1]
+        # nnU-Net's own augmenter takes batches in the order in which its workers finish; this one takes them in turn.
+        train, validation = (
+            MultiThreadedAugmenter(
+                SeededDataLoader(loader, (self.seed, self.current_epoch, self.local_rank, part)),
+                None,
+                count,
+                pin_memory=self.device.type == "cuda",
+                wait_time=0.002,
+            )
+            for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
+        )
+        return train, validation
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # writes nothing
+            return
+        # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
+        unfinished = Path(f"{filename}.unfinished")
+        try:
+            super().save_checkpoint(str(unfinished))
+            unfinished.replace(filename)
+        finally:
+            unfinished.unlink(missing_ok=True)

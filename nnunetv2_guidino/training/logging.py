@@ -1,0 +1,68 @@
+"""The terms of the loss and the guide's Dice travel with nnU-Net's own step outputs and end in its logger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
+from nnunetv2_guidino.training.progress import prototypes_in_use
+
+
+class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
+    """A trainer of a GuidedNetwork with a GuidedLoss that logs what each of them has to say."""
+
+    def _guided_network(self) -> GuidedNetwork:
+        network = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
+
+    def _add_logged_values(self) -> None:
+        self.logged_terms = [f"{term}_loss" for term in self.loss.terms]
+        values = [f"{part}_{term}" for part in ("train", "val") for term in self.logged_terms]
+        values += ["guide_dice", "prototypes_in_use"]
+        self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {**super().train_step(batch), **self.loss.last_terms()}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {**super().validation_step(batch), **self.loss.last_terms()}
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        self._log_terms("train", self._gather(train_outputs))
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        super().on_validation_epoch_end(val_outputs)
+        outputs = self._gather(val_outputs)
+        self._log_terms("val", outputs)
+        tp, fp, fn = (sum(int(output[f"guide_{count}"]) for output in outputs) for count in ("tp", "fp", "fn"))
+        dice = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else float("nan")
+        self.logger.log("guide_dice", dice, self.current_epoch)
+
+    def _gather(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not self.is_ddp:
+            return outputs
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, outputs)
+        return [output for of_one_rank in gathered for output in of_one_rank]
+
+    def _log_terms(self, part: str, outputs: list[dict[str, Any]]) -> None:
+        for term in self.logged_terms:
+            mean = float(np.mean([output[term] for output in outputs]))
+            self.logger.log(f"{part}_{term}", mean, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        for part in ("train", "val"):
+            terms = (
+                f"{term.removesuffix('_loss')} {self.logger.get_value(f'{part}_{term}', step=-1):.4f}"
+                for term in self.logged_terms
+            )
+            self.print_to_log_file(f"{part} losses:", ", ".join(terms))
+        self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
+        in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
+        self.logger.log("prototypes_in_use", in_use, self.current_epoch)
+        super().on_epoch_end()
