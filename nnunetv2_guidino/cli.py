@@ -17,6 +17,7 @@ from nnunetv2_guidino.errors import GuidinoError
 SUBCOMMANDS = {
     "convert": ("nnunetv2_guidino.commands.convert", "convert a data set as published to nnU-Net's raw format"),
     "demo": ("nnunetv2_guidino.commands.demo", "train and compare a plain and a guided nnU-Net on generated images"),
+    "benchmark": ("nnunetv2_guidino.commands.benchmark", "run a matrix of trainings and report it"),
     "compare": ("nnunetv2_guidino.commands.compare", "compare evaluated methods: tables, differences, significance"),
     "doctor": ("nnunetv2_guidino.commands.doctor", "check the installation and say what to do about what is wrong"),
     "encoder": ("nnunetv2_guidino.commands.encoder", "list, fetch, check and probe encoders; export LoRA adapters"),

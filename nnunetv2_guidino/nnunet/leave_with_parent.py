@@ -1,0 +1,42 @@
+"""Run a command in a process group of its own that ends with the process that started it, however that one ends.
+
+    python leave_with_parent.py COMMAND ARGUMENT…     with a pipe as its standard input, held open by the parent
+
+A killed parent cannot tell its children anything, but its end of the pipe closes. Imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def main(command: list[str]) -> int:
+    """Run the command; its exit code, or 128 and its signal."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    threading.Thread(target=_watch, args=(child,), daemon=True).start()
+    # Ctrl-C reaches no group but the parent's; whoever signals this process means the command.
+    signal.signal(signal.SIGTERM, lambda *_: _end(child))
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _watch(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):  # not through sys.stdin, whose lock would be held at exit
+            pass
+    _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    child.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
