@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_type_hints
 
+from nnunetv2_guidino import __version__
 from nnunetv2_guidino.errors import GuidinoError
 
 DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
+FORMAT = 1  # of the section; sections of version 0.1.0 have none
 
 GATES = ("skips", "bottleneck", "input")
 GATINGS = ("residual", "product")
@@ -85,6 +87,7 @@ class GuideConfig:
             network can be rebuilt without hub and weights.
         encoder_source: What was loaded and from where (see token_encoder.EncoderSource), filled in with it.
         classes: Number of foreground classes or regions, filled in with it.
+        versions: Of the packages that the model was trained with, filled in with it.
 
     Raises:
         GuidinoError: For a value of the wrong type or out of range, naming the key.
@@ -106,6 +109,7 @@ class GuideConfig:
     encoder_config: dict[str, Any] | None = None
     encoder_source: dict[str, Any] | None = None
     classes: int | None = None
+    versions: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, expected in get_type_hints(GuideConfig).items():
@@ -115,6 +119,7 @@ class GuideConfig:
         _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
         _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
         _check(self.slice_stride >= 1, "slice_stride", self.slice_stride, "at least 1 slice")
+        _check(self.classes is None or self.classes >= 1, "classes", self.classes, "at least 1")
         choices = {
             "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": GATES, "gating": GATINGS
         }  # fmt: skip
@@ -135,9 +140,10 @@ class GuideConfig:
         A section as version 0.1.0 wrote it, complete but without `gating`, keeps what that version did.
 
         Raises:
-            GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
+            GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
+                bad value.
         """
-        section = _known_settings(cls, plans.get(PLANS_KEY, {}), PLANS_KEY)
+        section = _known_settings(cls, _readable(plans.get(PLANS_KEY, {})), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(LoRA, section["lora"], f"{PLANS_KEY}.lora"))
         if section.keys() >= _SETTINGS_OF_0_1_0 and "gating" not in section:
@@ -146,7 +152,7 @@ class GuideConfig:
 
     def to_plans(self) -> dict[str, Any]:
         """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
-        return asdict(self)
+        return {"format": FORMAT, **asdict(self)}
 
 
 def _is_layer(layer: int | list[int] | None) -> bool:
@@ -155,6 +161,23 @@ def _is_layer(layer: int | list[int] | None) -> bool:
     layers = layer if isinstance(layer, list) else [layer]
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in layers)
     return whole and bool(layers) and layers[0] >= 1 and layers == sorted(set(layers))
+
+
+def _readable(section: Any) -> Any:
+    """The section without its format, which is checked first: in a newer one, keys may be others or mean others."""
+    if not isinstance(section, Mapping) or "format" not in section:
+        return section
+    written, versions = section["format"], section.get("versions")
+    if isinstance(written, bool) or not isinstance(written, int) or written < 1:
+        raise GuidinoError(f"{PLANS_KEY}.format is {written!r}; expected a number from 1 to {FORMAT}")
+    if written > FORMAT:
+        writer = versions.get("nnunetv2-guidino") if isinstance(versions, Mapping) else None
+        newer = f"'nnunetv2-guidino>={writer}'" if writer else "-U nnunetv2-guidino"
+        raise GuidinoError(
+            f"{PLANS_KEY}.format is {written} in the plans, and this is nnunetv2-guidino {__version__}, which reads up "
+            f"to {FORMAT}: a newer version wrote them. Install it: pip install {newer}"
+        )
+    return {key: value for key, value in section.items() if key != "format"}
 
 
 def _known_settings(cls: type, section: object, where: str) -> dict[str, Any]:

@@ -4,14 +4,59 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 
-FILLED_IN = ("encoder_config", "encoder_source", "classes")  # by the training
+FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # by the training
+# Settings that say nothing about what a trained network computes.
+OF_TRAINING = (
+    "encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions"
+)  # fmt: skip
+
+
+class Difference(NamedTuple):
+    """A setting that two guides do not share, by its path ("lora.rank")."""
+
+    key: str
+    ours: Any
+    theirs: Any
+
+    def describe(self, here: str, there: str) -> str:
+        """One clause: what it is here, and what it is there."""
+        return f"{PLANS_KEY}.{self.key} is {self.ours!r} {here} and {self.theirs!r} {there}"
+
+
+def first_difference(ours: GuideConfig, theirs: GuideConfig, but: Collection[str] = ()) -> Difference | None:
+    """The first setting that differs; None where both describe the same guide.
+
+    Encoders are the same if their weights' sha256 is and all they both say about the architecture: another version of
+    transformers says more or less about the same one, and the weights may lie elsewhere.
+
+    Args:
+        but: Paths of settings that may differ, with * as in file names.
+    """
+    # as JSON, since one of them has been a file
+    here, there = (json.loads(json.dumps(config.to_plans())) for config in (ours, theirs))
+    return next(_differences(here, there, "", but), None)
+
+
+def _differences(ours: Any, theirs: Any, path: str, but: Collection[str]) -> Iterator[Difference]:
+    if any(fnmatchcase(path, pattern) for pattern in but):
+        return
+    # timm's arguments are as the user gave them: one that is missing means another model
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and path != "encoder_config.model_args":
+        keys = ("sha256",) if path == "encoder_source" else ours
+        for key in keys:
+            if key in ours and key in theirs:
+                yield from _differences(ours[key], theirs[key], f"{path}.{key}".lstrip("."), but)
+    elif ours != theirs:
+        yield Difference(path, ours, theirs)
 
 
 def derive_plans(source_plans: dict[str, Any], name: str, guide: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +76,8 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     GuideConfig.from_plans(plans)  # what is wrong in the source is said of the source
     section = {key: value for key, value in plans.get(PLANS_KEY, {}).items() if key not in FILLED_IN}
     for key, value in given.items():
+        if key == "format":
+            raise GuidinoError(f"{PLANS_KEY}.format says how the section is written and cannot be set")
         if key in FILLED_IN:
             raise GuidinoError(f"{PLANS_KEY}.{key} is filled in when training starts and cannot be set")
         outer, _, inner = key.partition(".")
@@ -38,7 +85,7 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
         if inner and outer != "lora":
             raise GuidinoError(f"{PLANS_KEY}.{key} is unknown; only lora has settings of its own")
     complete = GuideConfig.from_plans({PLANS_KEY: section}).to_plans()
-    return {key: value for key, value in complete.items() if key not in FILLED_IN}
+    return {key: value for key, value in complete.items() if key == "format" or key not in FILLED_IN}
 
 
 def set_in_plans(plans: dict[str, Any], path: str, value: Any) -> None:

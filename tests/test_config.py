@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nnunetv2_guidino.config import DEFAULT_ENCODER, GuideConfig, LoRA
+from nnunetv2_guidino.config import DEFAULT_ENCODER, FORMAT, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -36,6 +36,16 @@ def test_sections_of_version_0_1_0_keep_their_gating():
     assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "residual"
 
 
+def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_its_keys():
+    section = GuideConfig(encoder="a/b").to_plans()
+    assert section["format"] == FORMAT
+    newer = {**section, "format": FORMAT + 1, "of_tomorrow": True, "versions": {"nnunetv2-guidino": "7.1.0"}}
+    with pytest.raises(GuidinoError, match="format is 2 in the plans, .* pip install 'nnunetv2-guidino>=7.1.0'"):
+        GuideConfig.from_plans({"guidino": newer})
+    with pytest.raises(GuidinoError, match="pip install -U nnunetv2-guidino"):
+        GuideConfig.from_plans({"guidino": {"format": FORMAT + 1}})
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -56,6 +66,11 @@ def test_sections_of_version_0_1_0_keep_their_gating():
         ({"lambda_boundary": float("nan")}, "guidino.lambda_boundary is nan"),
         ({"min_input_size": 0}, "guidino.min_input_size is 0"),
         ({"encoder": ""}, "guidino.encoder is ''"),
+        ({"format": "1"}, "guidino.format is '1'; expected a number from 1 to 1"),
+        ({"format": 0}, "guidino.format is 0"),
+        ({"format": True}, "guidino.format is True"),
+        ({"classes": 0}, "guidino.classes is 0; expected at least 1"),
+        ({"versions": "0.1.0"}, "guidino.versions is '0.1.0', of type str; expected dict or null"),
         ({"encoder": None}, "guidino.encoder is None, of type NoneType; expected str"),
         ({"similarity": "dot", "readout": "affine"}, "affine.*needs similarity"),
         ({"lora": 8}, "guidino.lora is 8, of type int; expected LoRA or null"),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import Tensor, nn
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.gates import GATINGS
-from nnunetv2_guidino.guide.pretrained_weights import PretrainedWeights
+from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
-class GuidedNetwork(nn.Module):
+class GuidedNetwork(TakesPretrainedWeights):
     """Gates features of a segmentation network by a guide.
 
     Args:
@@ -27,11 +25,12 @@ class GuidedNetwork(nn.Module):
             return a list of features, finest first, and its `decoder` to take that list.
         config: With encoder_config and classes filled in.
         normalization_schemes: nnU-Net's, one per image channel.
-        merge_lora: Merge LoRA's adapters when weights are loaded, to predict; else they are trainable.
+        for_prediction: LoRA's adapters are merged when weights are loaded, and the guides are not returned. Else the
+            adapters are trainable, and they are (see `returns_guides`).
 
     Shape:
-        (B, n, H, W) -> (B, classes, H, W), and volumes (B, n, D, H, W) -> (B, classes, D, H, W). With deep supervision
-        on, nnU-Net's list of outputs, finest first, with the guides as its last entry.
+        (B, n, H, W) -> (B, classes, H, W), and volumes (B, n, D, H, W) -> (B, classes, D, H, W). Where
+        `returns_guides` is set, a list of nnU-Net's outputs, finest first, with the guides as its last entry.
 
     Raises:
         GuidinoError: If one of these is missing, or the network cannot be gated that way.
@@ -40,7 +39,11 @@ class GuidedNetwork(nn.Module):
     network: Any  # what the plans name
 
     def __init__(
-        self, network: nn.Module, config: GuideConfig, normalization_schemes: Sequence[str], merge_lora: bool = False
+        self,
+        network: nn.Module,
+        config: GuideConfig,
+        normalization_schemes: Sequence[str],
+        for_prediction: bool = False,
     ):
         super().__init__()
         if config.encoder_config is None or config.classes is None:
@@ -53,12 +56,19 @@ class GuidedNetwork(nn.Module):
                 f'guidino.gate is "{config.gate}", but {type(network).__name__} has no encoder and decoder to gate '
                 'between; use "input"'
             )
+        self.settings = config
+        self.returns_guides = not for_prediction
         self.gate = config.gate
         self.apply_gate = GATINGS[config.gating]()
         self.slice_stride = config.slice_stride
         self.network = network
         self.token_encoder = TokenEncoder(
-            config.encoder_config, config.layer, normalization_schemes, config.min_input_size, config.lora, merge_lora
+            config.encoder_config,
+            config.layer,
+            normalization_schemes,
+            config.min_input_size,
+            config.lora,
+            for_prediction,
         )
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
@@ -105,18 +115,9 @@ class GuidedNetwork(nn.Module):
             for level in range(first, len(features)):
                 features[level] = self.apply_gate(features[level], guide)
             segmentation = self.decoder(features)
-        return [*segmentation, guides] if self.decoder.deep_supervision else segmentation
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        # That function decides by the names in here what fits, and leaves a network no other say in it.
-        if sys._getframe(1).f_code is load_pretrained_weights.__code__:
-            return PretrainedWeights()
-        return super().state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if isinstance(state_dict, PretrainedWeights):
-            state_dict = state_dict.completed(super().state_dict())
-        return super().load_state_dict(state_dict, *args, **kwargs)
+        if not self.returns_guides:
+            return segmentation
+        return [*(segmentation if isinstance(segmentation, list) else [segmentation]), guides]
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""

@@ -39,7 +39,7 @@ class SegmentationAndGuide(nn.Module):
     def __init__(self, network: GuidedNetwork):
         super().__init__()
         self.network = network
-        network.decoder.deep_supervision = True  # with it, the network returns its guide too
+        network.returns_guides = True
 
     def forward(self, patch: Tensor) -> Tensor:
         logits, *_, guides = self.network(patch)

@@ -9,8 +9,9 @@ PREFIX = "nnUNetTrainerGuiDINO"
 
 
 def __getattr__(name: str) -> type:
-    if not name.startswith(PREFIX):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nnunetv2_guidino.training.naming import trainer_class
+    if name.startswith(PREFIX):
+        from nnunetv2_guidino.training.naming import asked_by_nnunet
 
-    return trainer_class(name)
+        if trainer := asked_by_nnunet(name):
+            return trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunetv2_guidino.files import whole_file
+from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
 from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything
 
 
@@ -23,6 +27,8 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
     iterations: int | None = None
     seed: int | None = None
 
+    output_folder_base: str  # nnU-Net's
+
     def __init__(
         self,
         plans: dict[str, Any],
@@ -31,6 +37,7 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
     ):
+        show_errors_as_one_line()
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.epochs is not None:
             self.num_epochs = self.epochs
@@ -67,14 +74,41 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         )
         return train, validation
 
+    def on_train_start(self) -> None:
+        """nnU-Net writes plans.json and its companions in place: here, into a folder from which they go on whole.
+
+        A kill at any moment leaves the earlier ones, and whoever reads them meanwhile finds them whole.
+        """
+        folder = self.output_folder_base
+        with tempfile.TemporaryDirectory() as written:
+            self.output_folder_base = written
+            try:
+                super().on_train_start()
+                self._place_files(Path(folder))
+            finally:
+                self.output_folder_base = folder
+
+    def plot_network_architecture(self) -> None:
+        """The hook that nnU-Net calls once they are written."""
+        self._place_files(Path(self.output_folder).parent)
+        super().plot_network_architecture()
+
+    def _place_files(self, folder: Path) -> None:
+        written, self.output_folder_base = Path(self.output_folder_base), str(folder)
+        if written == folder or self.local_rank != 0:
+            return
+        self.claim_model_folder()
+        for file in written.iterdir():
+            with whole_file(folder / file.name) as unfinished:
+                shutil.copyfile(file, unfinished)
+
+    def claim_model_folder(self) -> None:
+        """Called when plans.json is about to be written; raises GuidinoError if it must not be."""
+
     def save_checkpoint(self, filename: str) -> None:
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # writes nothing
             return
         # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
-        unfinished = Path(f"{filename}.unfinished")
-        try:
+        with whole_file(Path(filename)) as unfinished:
             super().save_checkpoint(str(unfinished))
-            unfinished.replace(filename)
-        finally:
-            unfinished.unlink(missing_ok=True)

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+import torch.distributed as dist
 from nnunetv2.preprocessing.resampling.default_resampling import get_do_separate_z
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunetv2_guidino import __version__
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.encoders.lora import parameter_counts
 from nnunetv2_guidino.encoders.token_encoder import find_encoder, read_encoder_config
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss
+from nnunetv2_guidino.plans import FILLED_IN, first_difference
 from nnunetv2_guidino.training.logging import LoggedTerms
 from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
+from nnunetv2_guidino.training.model_folder import OF_ONE_FOLD, ModelFolder, guide_of_checkpoint
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, reported
 
 PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
+# nnU-Net calls the static build_network_architecture to train and to predict, and tells it nothing of that.
+_building_to_train: ContextVar[bool] = ContextVar("_building_to_train", default=False)
+
+
+@contextmanager
+def building_to_train() -> Iterator[None]:
+    """Networks that are built meanwhile are to be trained, with deep supervision or without."""
+    token = _building_to_train.set(True)
+    try:
+        yield
+    finally:
+        _building_to_train.reset(token)
 
 
 class nnUNetTrainerGuiDINO(LoggedTerms):
@@ -36,8 +56,9 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     adamw = False  # instead of nnU-Net's SGD; LoRA needs it
     largest_batch: int | None = None
 
-    restoring = False  # a checkpoint is about to bring all weights
+    resumed_guide: GuideConfig | None = None  # of the checkpoint that is about to bring all weights
     guide_progress: GuideProgress | None = None  # -> on_train_start
+    enable_deep_supervision: bool  # nnU-Net's
 
     def __init__(
         self,
@@ -51,57 +72,65 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         if self.largest_batch is not None:
             batch_size = min(self.largest_batch, self.configuration_manager.batch_size)
             self.configuration_manager.configuration["batch_size"] = batch_size
-        if self.lora is not None and GuideConfig.from_plans(self.plans_manager.plans).lora is None:
-            self.plans_manager.plans.setdefault(PLANS_KEY, {})["lora"] = asdict(self.lora)
+        self.guide_config = GuideConfig.from_plans(self.plans_manager.plans)
+        self.asked_for = set(self.plans_manager.plans.get(PLANS_KEY, {})) - {*FILLED_IN}
+        if self.lora is not None and self.guide_config.lora is None:
+            self.guide_config = replace(self.guide_config, lora=self.lora)
+            self.asked_for.add("lora")
+        if self.adamw or self.guide_config.lora is not None:
+            self.initial_lr = PAPER_LEARNING_RATE
+
+    @property
+    def model_folder(self) -> ModelFolder:
+        """Where this fold's results go, with those of the others."""
+        return ModelFolder(Path(self.output_folder))
 
     def initialize(self) -> None:
         """Build the network and load the pretrained encoder, unless a checkpoint is about to bring all weights."""
-        config, folder = self._recorded_guide() if self.restoring else self._requested_guide()
-        self.plans_manager.plans[PLANS_KEY] = config.to_plans()
-        super().initialize()
-        if folder is not None:
-            source = self._guided_network().token_encoder.load_pretrained(folder, config.encoder)
-            config = replace(config, encoder_source=asdict(source))
-            self._refuse_another_guide_in_other_folds(config)
-            self.plans_manager.plans[PLANS_KEY] = config.to_plans()
-            self.print_to_log_file(f"Token encoder: {source}")
+        if self.resumed_guide is not None:
+            self._settle(self.resumed_guide)
+            self._build()
+        else:
+            folder = find_encoder(self.guide_config.encoder)
+            self._settle(self._complete_guide(folder))
+            self._build()
+            self._load_encoder(folder)
         self.print_to_log_file(parameter_counts(dict(self._guided_network().named_children())))
         self._add_logged_values()
 
-    def _requested_guide(self) -> tuple[GuideConfig, Path | None]:
-        config = GuideConfig.from_plans(self.plans_manager.plans)
-        folder = find_encoder(config.encoder)
+    def _build(self) -> None:
+        with building_to_train():
+            super().initialize()
+
+    def _settle(self, config: GuideConfig) -> None:
+        """Make this the guide of the training, in the plans too, which nnU-Net writes to the model folder."""
+        self.guide_config = config
+        self.plans_manager.plans[PLANS_KEY] = config.to_plans()
+        if self.network is not None:
+            self._guided_network().settings = config
+
+    def _complete_guide(self, folder: Path) -> GuideConfig:
         labels = self.label_manager
-        classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-        return replace(config, encoder_config=read_encoder_config(folder, config.layer), classes=classes), folder
+        config = replace(
+            self.guide_config,
+            encoder_config=read_encoder_config(folder, self.guide_config.layer),
+            encoder_source=None,
+            classes=len(labels.foreground_regions if labels.has_regions else labels.foreground_labels),
+            versions=_installed_versions(),
+        )
+        # The weights are compared when they are all there, since -pretrained_weights may bring others.
+        shared = self.model_folder.refuse_another(config, but=("encoder_source",))
+        return config if shared is None else replace(config, encoder_config=shared.encoder_config)
 
-    def _recorded_guide(self) -> tuple[GuideConfig, Path | None]:
-        """The guide this model was trained with: the encoder's folder may be gone, or the environment another one."""
-        file = Path(self.output_folder_base) / "plans.json"
-        config = GuideConfig.from_plans(load_json(str(file)))
-        requested = GuideConfig.from_plans(self.plans_manager.plans)
-        for key in self.plans_manager.plans.get(PLANS_KEY, {}):
-            asked, trained = getattr(requested, key), getattr(config, key)
-            if asked != trained:
-                raise GuidinoError(
-                    f"guidino.{key} is {asked!r} in the plans, but this model was trained with {trained!r} ({file}). "
-                    f"Give other settings a plans file of their own"
-                )
-        return config, None
-
-    def _refuse_another_guide_in_other_folds(self, config: GuideConfig) -> None:
-        """All folds of a model folder share one plans.json, which rebuilds the network of each."""
-        folder = Path(self.output_folder_base)
-        others = [p.parent.name for p in sorted(folder.glob("fold_*/checkpoint_*.pth"))]
-        others = [fold for fold in others if fold != f"fold_{self.fold}"]
-        if not others or not (folder / "plans.json").is_file():
-            return
-        theirs = GuideConfig.from_plans(load_json(str(folder / "plans.json")))
-        if _identity(theirs) != _identity(config):
-            raise GuidinoError(
-                f"{others[0]} in {folder} was trained with another guide ({theirs.encoder_source} there, "
-                f"{config.encoder_source} here). Give this one a plans file of its own, or remove that model"
-            )
+    def _load_encoder(self, folder: Path) -> None:
+        network = self._guided_network()
+        source = network.token_encoder.load_pretrained(folder, self.guide_config.encoder)
+        if self.is_ddp:
+            # nnU-Net has made all GPUs alike before; LoRA's adapters have been drawn anew since, on each GPU others.
+            for parameter in network.token_encoder.parameters():
+                dist.broadcast(parameter.data, src=0)
+        self._settle(replace(self.guide_config, encoder_source=asdict(source)))
+        self.print_to_log_file(f"Token encoder: {source}")
 
     @staticmethod
     def build_network_architecture(
@@ -116,15 +145,13 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
         config = GuideConfig.from_plans(plans_manager.plans)
-        # nnU-Net builds without deep supervision to predict, and only then.
-        return GuidedNetwork(
-            network, config, configuration_manager.normalization_schemes, merge_lora=not enable_deep_supervision
-        )
+        # nnU-Net builds without deep supervision to predict, and a trainer may do so to train.
+        for_prediction = not (enable_deep_supervision or _building_to_train.get())
+        return GuidedNetwork(network, config, configuration_manager.normalization_schemes, for_prediction)
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        lora = GuideConfig.from_plans(self.plans_manager.plans).lora
-        if self.adamw or lora is not None:
-            return self._configure_adamw(lora)
+        if self.adamw or self.guide_config.lora is not None:
+            return self._configure_adamw(self.guide_config.lora)
         optimizer, lr_scheduler = super().configure_optimizers()
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
@@ -133,23 +160,79 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     def _configure_adamw(self, lora: LoRA | None) -> tuple[Any, Any]:
         """One optimizer with a group for LoRA, since nnU-Net steps one."""
         trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        groups = [{"params": [p for name, p in trainable if "lora_" not in name], "lr": PAPER_LEARNING_RATE}]
+        groups = [{"params": [p for name, p in trainable if "lora_" not in name], "lr": self.initial_lr}]
         if lora is not None:
             groups.append({"params": [p for name, p in trainable if "lora_" in name], "lr": lora.learning_rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
 
     def _build_loss(self) -> nn.Module:
-        config = GuideConfig.from_plans(self.plans_manager.plans)
+        loss = super()._build_loss()
+        if not self.enable_deep_supervision:
+            loss = DeepSupervisionWrapper(loss, [1])  # of the list with one segmentation
+        config = self.guide_config
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        return GuidedLoss(
-            super()._build_loss(), self.label_manager, config.lambda_guide, config.lambda_boundary, in_plane
-        )
+        return GuidedLoss(loss, self.label_manager, config.lambda_guide, config.lambda_boundary, in_plane)
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """The first of what nnU-Net does when a training starts, and before it starts others."""
+        self.model_folder.refuse_another(self.guide_config)
+        return super().get_dataloaders()
+
+    def claim_model_folder(self) -> None:
+        self.model_folder.claim(self.guide_config, self.plans_manager.plans)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        self.restoring = True
+        """Go on with the guide of the checkpoint: the encoder's folder may be gone, or the environment another one."""
+        if not self.was_initialized:
+            self.resumed_guide = self._resumed_guide(str(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _resumed_guide(self, checkpoint: str) -> GuideConfig:
+        """Raises GuidinoError if the plans ask for another guide, or plans.json has another."""
+        try:
+            recorded = self.model_folder.recorded()
+        except GuidinoError as error:
+            self.print_to_log_file(f"{error}. The checkpoint has what is needed of it")
+            recorded = None
+        trained = guide_of_checkpoint(Path(checkpoint)) or recorded
+        if trained is None:
+            raise GuidinoError(f"{checkpoint} was trained without a guide")
+        if recorded and (difference := first_difference(recorded, trained, but=OF_ONE_FOLD)):
+            raise GuidinoError(
+                f"{checkpoint} was trained with another guide than the rest of its folder: "
+                f"{difference.describe('in plans.json', 'there')}. Restore the plans.json of this training, or train "
+                "this fold anew"
+            )
+        not_asked_for = trained.to_plans().keys() - self.asked_for
+        if difference := first_difference(self.guide_config, trained, but=not_asked_for):
+            raise GuidinoError(
+                f"{PLANS_KEY}.{difference.key} is {difference.ours!r} in the plans, but this model was trained with "
+                f"{difference.theirs!r} ({checkpoint}). Give other settings a plans file of their own"
+            )
+        return trained
+
+    # Without deep supervision nnU-Net expects one tensor from the network, which has the guides to return too: so the
+    # loss gets lists all the same, and nnU-Net is told to score the first.
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return super().train_step(_with_listed_target(batch))
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        enabled, self.enable_deep_supervision = self.enable_deep_supervision, True
+        try:
+            return super().validation_step(_with_listed_target(batch))
+        finally:
+            self.enable_deep_supervision = enabled
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        network = self._guided_network()
+        network.returns_guides = False
+        try:
+            super().perform_actual_validation(save_probabilities)
+        finally:
+            network.returns_guides = True
 
     # guide_progress.png, beside nnU-Net's progress.png
 
@@ -167,6 +250,8 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         return training, self.validation_dataset
 
     def on_train_start(self) -> None:
+        if self.was_initialized:
+            self._settle(self._guided_network().settings)  # -pretrained_weights may have brought another encoder
         super().on_train_start()
         if self.local_rank != 0:
             return
@@ -196,8 +281,10 @@ class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDI
     """nnUNetTrainerGuiDINOPaper with LoRA on the token encoder."""
 
 
-def _identity(config: GuideConfig) -> dict[str, Any]:
-    """What two folds of one model must share; the weights may lie elsewhere."""
-    section = config.to_plans()
-    source = section.pop("encoder_source") or {}
-    return {**section, "encoder": None, "sha256": source.get("sha256")}
+def _with_listed_target(batch: dict[str, Any]) -> dict[str, Any]:
+    target = batch["target"]
+    return {**batch, "target": target if isinstance(target, list) else [target]}
+
+
+def _installed_versions() -> dict[str, str]:
+    return {"nnunetv2-guidino": __version__} | {name: version(name) for name in ("nnunetv2", "transformers", "torch")}

@@ -1,20 +1,17 @@
-"""What a trainer's name means, and the class of that name."""
+"""What a trainer's name means, and the class of that name. The classes are imported when one of them is asked for."""
 
 from __future__ import annotations
 
 import functools
 import re
-
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+import sys
+from typing import TYPE_CHECKING
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
-from nnunetv2_guidino.training.guided import (
-    nnUNetTrainerGuiDINO,
-    nnUNetTrainerGuiDINOLoRA,
-    nnUNetTrainerGuiDINOPaper,
-    nnUNetTrainerGuiDINOPaperLoRA,
-)
+from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
+
+if TYPE_CHECKING:
+    from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 
 GRAMMAR = (
     "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_seed<k>] or "
@@ -28,7 +25,7 @@ _NAME = re.compile(
 
 
 @functools.cache
-def trainer_class(name: str) -> type[nnUNetTrainer]:
+def trainer_class(name: str) -> type[nnUNetTrainerGuiDINOBaseline]:
     """The trainer of that name, which is its __name__ too: nnU-Net writes that into folders and checkpoints.
 
     Raises:
@@ -37,14 +34,30 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise GuidinoError(f"there is no trainer {name}. The names are {GRAMMAR}")
-    base = {
-        "": nnUNetTrainerGuiDINO,
-        "LoRA": nnUNetTrainerGuiDINOLoRA,
-        "Paper": nnUNetTrainerGuiDINOPaper,
-        "PaperLoRA": nnUNetTrainerGuiDINOPaperLoRA,
-        "Baseline": nnUNetTrainerGuiDINOBaseline,
+    from nnunetv2_guidino.training import baseline, guided
+
+    base: type[nnUNetTrainerGuiDINOBaseline] = {
+        "": guided.nnUNetTrainerGuiDINO,
+        "LoRA": guided.nnUNetTrainerGuiDINOLoRA,
+        "Paper": guided.nnUNetTrainerGuiDINOPaper,
+        "PaperLoRA": guided.nnUNetTrainerGuiDINOPaperLoRA,
+        "Baseline": baseline.nnUNetTrainerGuiDINOBaseline,
     }[match["kind"]]
     if name == base.__name__:
         return base
     settings = {key: int(match[key]) for key in ("epochs", "iterations", "seed") if match[key] is not None}
-    return type(name, (base,), {"__module__": __name__, "__doc__": base.__doc__, **settings})
+    return type(name, (base,), {"__module__": base.__module__, "__doc__": base.__doc__, **settings})
+
+
+@functools.cache
+def asked_by_nnunet(name: str) -> type[nnUNetTrainerGuiDINOBaseline] | None:
+    """The trainer of that name, for nnU-Net's search; None for another name that begins like ours.
+
+    That may be a user's own subclass, which nnU-Net finds if it looks on, or a slip: so the grammar is told in passing.
+    """
+    show_errors_as_one_line()
+    try:
+        return trainer_class(name)
+    except GuidinoError as error:
+        print(f"nnunetv2-guidino: {error}. nnU-Net looks on for one of yours.", file=sys.stderr)
+        return None

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nnunetv2_guidino.display import displayed
+from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.guide.network import GuidedNetwork
 
 Array = npt.NDArray[Any]
@@ -124,7 +125,7 @@ class GuideProgress:
             guide = F.interpolate(guide, size=self.tile, mode="bilinear").clamp(0, 1)
         network.train(training)
         self.guides[finished] = (255 * guide[:, 0]).round().byte().cpu().numpy()
-        with _replaced(self.file) as unfinished:
+        with whole_file(self.file) as unfinished:
             np.savez_compressed(unfinished, finished=list(self.guides), guides=np.stack(list(self.guides.values())))
 
     def draw(self, history: Mapping[str, Sequence[float]], prototypes: int) -> None:
@@ -140,7 +141,7 @@ class GuideProgress:
             above, below = cast(Iterable[Any], figure.subfigures(2, 1, height_ratios=(3, 1.4 * rows)))
             _draw_curves(above, history, prototypes)
             self._draw_guides(below.subplots())
-            with _replaced(self.file.with_suffix(".png")) as unfinished:
+            with whole_file(self.file.with_suffix(".png")) as unfinished:
                 figure.savefig(unfinished, dpi=80)
 
     def _draw_guides(self, axes: Axes) -> None:
@@ -199,14 +200,3 @@ def _draw_curves(figure: Any, history: Mapping[str, Sequence[float]], prototypes
     axes["prototypes in use"].axhline(prototypes, color="grey", linestyle="dotted", label=f"all {prototypes}")
     for axis in axes.values():
         axis.legend(fontsize=8)
-
-
-@contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """A file to write to that then becomes `file`: a kill at any moment leaves the earlier one."""
-    unfinished = file.with_name(f"unfinished_{file.name}")
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)

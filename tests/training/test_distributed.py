@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from guided_batches import WITH_IGNORE, SumOfOutputs, guided_batch
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer  # noqa: N813  the module
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,18 +54,29 @@ def part_of(batch: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]
     return {"data": batch["data"][own], "target": [target[own] for target in batch["target"]]}
 
 
-def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> None:
-    """Some steps of the trainer's own; leaves weights and logged values."""
+def initialized(name: str, rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> Any:
+    """A trainer as run_ddp makes it: nnU-Net's initialize() wraps the network, in the midst of ours."""
     torch.set_num_threads(1)
-    trainer = planned.build_trainer("nnUNetTrainerGuiDINO_seed0", fold=rank, batch_size=4 // world_size, **settings)
-    trainer.initialize()
-    communicated: list[int] = []
+    trainer = planned.build_trainer(name, fold=rank, batch_size=4, **settings)
     if world_size > 1:
         dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-        # What nnU-Net's trainer does in initialize(), where it insists on CUDA
-        trainer.is_ddp = True
-        trainer.network = DistributedDataParallel(trainer.network)
-        trainer.loss = trainer._build_loss()
+        # In place of CUDA, on which nnU-Net insists: the two lines in which its __init__ notices the process group,
+        # and the device on which it wraps.
+        trainer.is_ddp, trainer.local_rank = True, rank
+        nnunet_trainer.DDP = on_the_cpu
+    trainer.initialize()
+    return trainer
+
+
+def on_the_cpu(network: torch.nn.Module, device_ids: list[int]) -> DistributedDataParallel:
+    return DistributedDataParallel(network)
+
+
+def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> None:
+    """Some steps of the trainer's own; leaves weights and logged values."""
+    trainer = initialized("nnUNetTrainerGuiDINO_seed0", rank, world_size, folder, settings)
+    communicated: list[int] = []
+    if world_size > 1:
         trainer.network.register_comm_hook(communicated, counting_hook)
     parameters = [p for p in trainer.network.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in parameters)
@@ -103,6 +115,31 @@ def test_two_processes_train_as_one_does(settings, planned_trainer, tmp_path):
     for name, values in one["logged"].items():
         for rank in (first, second):
             np.testing.assert_allclose(rank["logged"][name], values, rtol=1e-4, err_msg=name)
+
+
+def unseeded(rank: int, folder: Path, settings: dict[str, Any]) -> None:
+    torch.manual_seed(rank)  # as different as two processes are
+    trainer = initialized("nnUNetTrainerGuiDINO", rank, 2, folder, settings)
+    before = {name: p.detach().clone() for name, p in trainer._guided_network().named_parameters()}
+    trainer.network.train()
+    for batch in batches(trainer)[:2]:
+        trainer.train_step(part_of(batch, rank, 2))
+    after = dict(trainer._guided_network().named_parameters())
+    torch.save({"before": before, "after": after}, folder / f"unseeded_{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("lora", [None, {}], ids=["frozen", "LoRA"])
+def test_without_a_seed_the_processes_begin_and_stay_alike(lora, planned_trainer, tmp_path):
+    spawn(unseeded, args=(tmp_path, {"guide": {"lora": lora}}), nprocs=2)
+    first, second = (torch.load(tmp_path / f"unseeded_{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert any(".lora_A." in name for name in first["before"]) == (lora is not None)
+    for when in ("before", "after"):
+        for name, parameter in first[when].items():
+            assert torch.equal(second[when][name], parameter), f"{name} {when} training"
+    trained = [name for name, parameter in first["before"].items() if not torch.equal(first["after"][name], parameter)]
+    assert any(name.startswith("tokenbook.") for name in trained)
+    assert any(".lora_B." in name for name in trained) == (lora is not None)
 
 
 def loss_of_half(rank: int, folder: Path) -> None:

@@ -1,10 +1,15 @@
+from copy import copy
 from pathlib import Path
 
 import pytest
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from tiny_encoders import CONFIGS
+from transformers import AutoModel
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.record import RECORD, read_record
 
 
 @pytest.fixture
@@ -51,8 +56,12 @@ def test_guided_checkpoint_fills_everything(checkpoint, planned_trainer):
 @pytest.mark.parametrize(
     ("trainer", "guide", "message"),
     [
-        ("nnUNetTrainerGuiDINO_seed1", {"prototypes": 4}, r"tokenbook.prototypes has shape \(1, 4, 32\) there"),
-        ("nnUNetTrainerGuiDINO_seed1", {"readout": "affine"}, "the checkpoint has no tokenbook.scale; .* and guide"),
+        ("nnUNetTrainerGuiDINO_seed1", {"prototypes": 4}, "guidino.prototypes is 8 in the plans and 4 there"),
+        ("nnUNetTrainerGuiDINO_seed1", {"readout": "affine"}, "guidino.readout is 'logistic' .* and 'affine' there"),
+        ("nnUNetTrainerGuiDINO_seed1", {"gate": "bottleneck"}, "guidino.gate is 'skips' .* and 'bottleneck' there"),
+        ("nnUNetTrainerGuiDINO_seed1", {"gating": "product"}, "guidino.gating is 'residual' .* and 'product' there"),
+        ("nnUNetTrainerGuiDINO_seed1", {"guides": "classes"}, "guidino.guides is 'foreground' .* and 'classes' there"),
+        ("nnUNetTrainerGuiDINOLoRA_seed1", {}, "guidino.lora is None in the plans and {.*} there"),
         ("nnUNetTrainerGuiDINOBaseline", {}, "the checkpoint has no network.encoder.stages.2"),
     ],
 )
@@ -65,3 +74,79 @@ def test_what_does_not_fit_is_an_error(trainer, guide, message, checkpoint, plan
         torch.save(content, file)
     with pytest.raises(GuidinoError, match=message):
         started_from(planned_trainer("nnUNetTrainerGuiDINO"), file)
+
+
+def other_encoder(folder: Path, depth: int = 3) -> Path:
+    """Of the same family as the fixtures' and of another seed."""
+    torch.manual_seed(7)
+    config = copy(CONFIGS["dinov3"])
+    config.num_hidden_layers = depth
+    AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def start(planned_trainer, monkeypatch):
+    """nnU-Net's order of events, up to the moment where it would load data."""
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
+
+    def start(trainer, file: str):
+        started_from(trainer, file)
+        trainer.on_train_start()
+        return trainer
+
+    return start
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["of this version", "of 0.1.0"])
+def test_plans_name_the_encoder_that_the_checkpoint_brought(recorded, checkpoint, start, planned_trainer, tmp_path):
+    file, theirs = checkpoint("nnUNetTrainerGuiDINO_seed1", guide={"encoder": str(other_encoder(tmp_path / "other"))})
+    if not recorded:
+        content = torch.load(file, weights_only=False)
+        del content["network_weights"][RECORD]
+        torch.save(content, file)
+    source = torch.load(file, weights_only=False)["init_args"]["plans"]["guidino"]["encoder_source"]
+    trainer = start(planned_trainer("nnUNetTrainerGuiDINO_seed2"), file)
+    name = "token_encoder.vit.norm.weight"
+    assert torch.equal(trainer.network.state_dict()[name], theirs[name])
+    assert trainer.plans_manager.plans["guidino"]["encoder_source"] == source
+    assert read_record(trainer.network.state_dict()[RECORD]).encoder_source == source
+    assert trainer.my_init_kwargs["plans"]["guidino"]["encoder_source"] == source  # which checkpoints hold
+
+
+def test_the_encoder_stays_where_a_plain_checkpoint_brings_none(checkpoint, start, planned_trainer, tiny_encoder):
+    file, _ = checkpoint("nnUNetTrainerGuiDINOBaseline")
+    trainer = start(planned_trainer("nnUNetTrainerGuiDINO"), file)
+    assert trainer.plans_manager.plans["guidino"]["encoder_source"]["folder"] == str(tiny_encoder("dinov3"))
+
+
+def test_a_frozen_checkpoint_is_adapted(checkpoint, start, planned_trainer):
+    file, theirs = checkpoint("nnUNetTrainerGuiDINO_seed1")
+    trainer = start(planned_trainer("nnUNetTrainerGuiDINOLoRA_seed2"), file)
+    ours = trainer.network.state_dict()
+    for name, weight in ours.items():
+        if ".lora_B." in name:
+            assert not weight.any(), name  # so that the adapters begin with no update
+        elif ".lora_A." not in name and ".seg_layers." not in name and name != RECORD:
+            assert torch.equal(weight, theirs[name.replace(".base_layer", "")]), name
+    image = torch.randn(1, 3, 32, 48)
+    frozen = planned_trainer("nnUNetTrainerGuiDINO_seed3")
+    started_from(frozen, file)
+    with torch.no_grad():
+        guides = (network.eval()(image)[-1] for network in (trainer.network, frozen.network))
+        torch.testing.assert_close(*guides)
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ({"labels": {"background": 0, "a": 1, "b": 2, "c": 3}}, {}),
+        ({"guide": {"min_input_size": 32}}, {}),
+        ({"guide": {"lambda_guide": 0.5}}, {"guide": {"lambda_guide": 2.0}}),
+    ],
+    ids=["classes", "size of the input", "weights of the loss"],
+)
+def test_what_may_change_from_one_training_to_the_next(there, here, checkpoint, start, planned_trainer):
+    file, theirs = checkpoint("nnUNetTrainerGuiDINO_seed1", **there)
+    trainer = start(planned_trainer("nnUNetTrainerGuiDINO_seed2", **here), file)
+    assert torch.equal(trainer.network.tokenbook.prototypes, theirs["tokenbook.prototypes"])

@@ -1,0 +1,61 @@
+"""Models that earlier versions trained predict what they predicted then (made by tests/support/make_model.py)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import make_model
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.training.model_folder import guide_of_checkpoint
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+
+
+@pytest.fixture(params=["0.1.0", "0.1.0-lora"])
+def earlier(request):
+    return MODELS / request.param
+
+
+def test_the_logits_are_what_they_were(earlier):
+    predictor = make_model.predictor(earlier / "model")
+    assert not any(p.requires_grad for p in predictor.network.token_encoder.vit.parameters())
+    found = make_model.logits(predictor, earlier / "images" / "disc_0000.png").numpy()
+    np.testing.assert_allclose(found, np.load(earlier / "logits.npz")["logits"], atol=1e-3)
+
+
+def test_it_is_the_product_that_gates_them(earlier, tmp_path):
+    """What this version's own gate would make of the same weights."""
+    shutil.copytree(earlier / "model", tmp_path / "model")
+    plans = json.loads((earlier / "model" / "plans.json").read_text())
+    plans["guidino"]["gating"] = "residual"
+    (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
+    found = make_model.logits(make_model.predictor(tmp_path / "model"), earlier / "images" / "disc_0000.png")
+    assert np.abs(found.numpy() - np.load(earlier / "logits.npz")["logits"]).max() > 0.1
+
+
+def test_the_checkpoint_alone_says_which_guide_it_has(earlier):
+    guide = guide_of_checkpoint(earlier / "model" / "fold_0" / "checkpoint_final.pth")
+    assert guide == GuideConfig.from_plans(json.loads((earlier / "model" / "plans.json").read_text()))
+    assert guide.gating == "product"
+
+
+@pytest.mark.slow
+def test_nnunet_s_command_predicts_the_same(earlier, tmp_path):
+    command = Path(sys.executable).parent / "nnUNetv2_predict_from_modelfolder"
+    arguments = ["-i", earlier / "images", "-o", tmp_path, "-m", earlier / "model", "-f", "0", "-device", "cpu"]
+    environment = {**os.environ, **dict.fromkeys(make_model.FOLDERS, str(tmp_path)), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [command, *map(str, arguments), "-npp", "1", "-nps", "1"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = (np.asarray(Image.open(folder / "disc.png")) for folder in (earlier, tmp_path))
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,106 @@
+"""Which trainer a name means to nnU-Net, and how our errors end its commands."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+import nnunetv2_guidino
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
+from nnunetv2_guidino.training.guided import (
+    nnUNetTrainerGuiDINO,
+    nnUNetTrainerGuiDINOLoRA,
+    nnUNetTrainerGuiDINOPaper,
+)
+from nnunetv2_guidino.training.naming import trainer_class
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "epochs", "iterations", "seed"),
+    [
+        ("nnUNetTrainerGuiDINO", nnUNetTrainerGuiDINO, None, None, None),
+        ("nnUNetTrainerGuiDINO_5epochs", nnUNetTrainerGuiDINO, 5, None, None),
+        ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", nnUNetTrainerGuiDINO, 2, 10, 3),
+        ("nnUNetTrainerGuiDINO_seed0", nnUNetTrainerGuiDINO, None, None, 0),
+        ("nnUNetTrainerGuiDINOLoRA", nnUNetTrainerGuiDINOLoRA, None, None, None),
+        ("nnUNetTrainerGuiDINOPaper", nnUNetTrainerGuiDINOPaper, 400, None, None),
+        ("nnUNetTrainerGuiDINOPaper_3epochs", nnUNetTrainerGuiDINOPaper, 3, None, None),
+        ("nnUNetTrainerGuiDINOPaperLoRA_seed2", nnUNetTrainerGuiDINOPaper, 400, None, 2),
+        ("nnUNetTrainerGuiDINOPaperLoRA", nnUNetTrainerGuiDINOLoRA, 400, None, None),
+        ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", nnUNetTrainerGuiDINOLoRA, 3, None, 1),
+        ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
+        ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
+    ],
+)
+def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
+    trainer = trainer_class(name)
+    assert trainer.__name__ == name
+    assert issubclass(trainer, base)
+    assert issubclass(trainer, nnUNetTrainerGuiDINO) == (base is not nnUNetTrainerGuiDINOBaseline)
+    assert (trainer.epochs, trainer.iterations, trainer.seed) == (epochs, iterations, seed)
+    assert trainer_class(name) is trainer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerGuiDINO_epochs",
+        "nnUNetTrainerGuiDINO_0epochs",
+        "nnUNetTrainerGuiDINO_seed1_5epochs",
+        "nnUNetTrainerGuiDINOBaselineLoRA",
+        "nnUNetTrainerGuiDINOLoRAPaper",
+        "nnUNetTrainerGuiDINOX",
+    ],
+)
+def test_a_name_outside_the_grammar_is_not_ours_and_the_grammar_is_told(name, capfd):
+    with pytest.raises(RuntimeError, match=f"Could not find requested nnunet trainer {name}"):
+        recursive_find_trainer_class_by_name(name)
+    told = f"there is no trainer {name}. The names are nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations]"
+    assert told in capfd.readouterr().err
+    with pytest.raises(GuidinoError, match=r"there is no trainer .*_<N>epochs\]\[_<M>iterations\]\[_seed<k>\]"):
+        trainer_class(name)
+
+
+SUBCLASS = """
+from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
+
+class nnUNetTrainerGuiDINOMine(nnUNetTrainerGuiDINO):
+    pass
+"""
+
+
+def test_a_user_s_own_subclass_is_found(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(SUBCLASS)
+    monkeypatch.setenv("nnUNet_extTrainer", f"{nnunetv2_guidino.registration_folder()}:{tmp_path}")
+    trainer = recursive_find_trainer_class_by_name("nnUNetTrainerGuiDINOMine")
+    assert trainer.__name__ == "nnUNetTrainerGuiDINOMine"
+    assert issubclass(trainer, nnUNetTrainerGuiDINO)
+
+
+def search(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process in which nnU-Net has looked for a trainer of ours, and then something happens."""
+    look = "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+    look += "from nnunetv2_guidino.errors import GuidinoError\nfind('nnUNetTrainerGuiDINO_1epochs')\n"
+    return subprocess.run(
+        [sys.executable, "-c", look + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_what_the_user_can_put_right_is_one_line_in_nnunet_s_commands():
+    done = search("try:\n 1/0\nexcept ZeroDivisionError as e:\n raise GuidinoError('plans.json: do this') from e")
+    assert done.returncode == 1
+    assert done.stderr == "nnunetv2-guidino: error: plans.json: do this\n"
+
+
+def test_other_errors_keep_their_stack():
+    done = search("{}['key']")
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.endswith("KeyError: 'key'\n")
