@@ -1,4 +1,4 @@
-"""What must be there before a training: plans, preprocessed data, folds. What is missing is made with nnU-Net's commands.
+"""What must be there before a training: plans, preprocessed data, folds. nnU-Net's commands make what is missing.
 
 Read in nnU-Net 2.8.1: nnUNetTrainer.do_split, which writes splits_final.json where there is none, in place.
 """

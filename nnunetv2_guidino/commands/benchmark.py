@@ -1,6 +1,6 @@
 """Run a matrix of trainings (data sets × plans × trainers × folds × seeds × training cases) with nnU-Net's own
-commands, and report it. What is missing is planned, preprocessed, trained or resumed; what is done is kept, so the same command
-goes on after whatever stopped it.
+commands, and report it. What is missing is planned, preprocessed, trained or resumed; what is done is kept, so the same
+command goes on after whatever stopped it.
 """
 
 from __future__ import annotations
