@@ -89,10 +89,10 @@ def common_places(of_methods: Sequence[set[Place]]) -> list[Place]:
     seeds, folds = {seed for seed, _ in shared}, {fold for _, fold in shared}
     whole_seeds = {seed for seed in seeds if all((seed, fold) in shared for fold in folds)}
     whole_folds = {fold for fold in folds if all((seed, fold) in shared for seed in seeds)}
-    grids = [[(seed, fold) for seed in whole_seeds for fold in folds]]
+    grids: list[list[Place]] = [[(seed, fold) for seed in whole_seeds for fold in folds]]
     grids += [[(seed, fold) for seed in seeds for fold in whole_folds]]
     grids += [[place for place in shared if place[0] == seed] for seed in seeds]
-    return sorted(max(grids, key=lambda grid: len(grid)), key=str)
+    return sorted(max(grids, key=len), key=str)
 
 
 def _labelled(table: pd.DataFrame, labels: dict[str, object]) -> pd.DataFrame:

@@ -76,7 +76,8 @@ def test_killed_resumed_and_one_that_fails(workspace, tiny_encoder, tmp_path):
         command = workspace.command("guidino", "benchmark", matrix, "-o", output, "-device", "cpu")
         process = subprocess.Popen(command, env=workspace.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_for("Epoch 1" if ending == "killed" else " --c\n", log, process)
-        assert processes_of(workspace.results)
+        while not processes_of(workspace.results):
+            assert process.poll() is None
         process.send_signal(signal_number)
         process.communicate()
         deadline = time.monotonic() + 5
