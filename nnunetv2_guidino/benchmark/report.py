@@ -61,9 +61,8 @@ def write_report(output: Path, title: str, results: Results, notes: Sequence[str
 
 
 def _html(title: str, results: Results, notes: Sequence[str]) -> str:
-    states = results.runs["state"].value_counts()
-    parts = [f"<h1>{escape(title)}</h1>", f"<p>{len(results.runs)} trainings: "]
-    parts.append(escape(", ".join(f"{count} {state}" for state, count in states.items())) + ".</p>")
+    states = ", ".join(f"{count} {state}" for state, count in results.runs["state"].value_counts().items())
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>{len(results.runs)} trainings: {escape(states)}.</p>"]
     parts += [f"<p>{escape(note)}.</p>" for note in notes]
     if not results.comparison.empty:
         parts.append(

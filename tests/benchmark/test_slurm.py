@@ -1,4 +1,4 @@
-"""`guidino benchmark --launcher slurm` on a real Slurm that the test starts: a job that is killed and requeued resumes."""
+"""`guidino benchmark --launcher slurm` on a real Slurm that the test starts: killed, requeued, resumed; one fails."""
 
 import shutil
 import socket
