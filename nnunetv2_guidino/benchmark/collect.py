@@ -67,7 +67,7 @@ def _collect_cell(
             f"{_cell_name(cell)}: {left_out} finished trainings are left out, whose fold and seed not all have"
         )
     labels: dict[str, object] = dict(
-        zip(("dataset", "configuration", "cases"), (*cell[:2], cell[2] or "all"), strict=True)
+        zip(("dataset", "configuration", "training_cases"), (*cell[:2], cell[2] or "all"), strict=True)
     )
     folder = output / "evaluations" / _cell_name(cell).replace(" ", "_")
     runs: dict[str, list[Path]] = {}
@@ -113,7 +113,7 @@ def _runs(jobs: Sequence[Job]) -> pd.DataFrame:
 
 def _identity(job: Job) -> dict[str, object]:
     return {
-        "dataset": job.dataset, "configuration": job.configuration, "cases": job.cases or "all", "method": job.method,
+        "dataset": job.dataset, "configuration": job.configuration, "training_cases": job.cases or "all", "method": job.method,
         "fold": job.fold, "seed": job.seed, "trainer": job.trainer, "plans": job.plans,
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from nnunetv2_guidino.evaluation.metrics import COLUMNS, FOREGROUND, LOWER_IS_BE
 from nnunetv2_guidino.evaluation.report import csv, html_table, write_files
 
 NAMES = {column: name for name, column in COLUMNS.items()}
-CELL = ["dataset", "configuration", "cases"]
+CELL = ["dataset", "configuration", "training_cases"]
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
@@ -74,14 +74,14 @@ def _html(title: str, results: Results, notes: Sequence[str]) -> str:
             for class_name, of_class in table.groupby("class", sort=False):
                 if class_name == FOREGROUND or table["class"].nunique() > 2:
                     parts += [f"<h3>{escape(str(class_name))}</h3>", html_table(_rows(of_class))]
-        if results.comparison["cases"].nunique() > 1:
+        if results.comparison["training_cases"].nunique() > 1:
             parts += ["<h2>With fewer training cases</h2>", _image(_low_data(results.comparison))]
     if not results.differences.empty:
         parts += ["<h2>Difference of each case from the first method</h2>", _image(_paired(results.differences))]
     parts += ["<h2>Training</h2>", _image(_curves(results.curves))]
     left = results.runs[results.runs["state"] != "done"]
     if not left.empty:
-        columns = ["dataset", "configuration", "cases", "method", "fold", "seed", "state"]
+        columns = ["dataset", "configuration", "training_cases", "method", "fold", "seed", "state"]
         rows = [columns, *([str(value) for value in row] for row in left[columns].itertuples(index=False))]
         parts += ["<h2>Not done</h2>", html_table(rows)]
     body = "\n".join(parts)
@@ -139,10 +139,10 @@ def _low_data(comparison: pd.DataFrame) -> Figure:
     groups = list(dice.groupby(["dataset", "configuration"], sort=False))
     figure = Figure(figsize=(5 * len(groups), 4), layout="constrained")
     for axis, (names, table) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        counts = sorted({int(count) for count in table["cases"] if count != "all"})
+        counts = sorted({int(count) for count in table["training_cases"] if count != "all"})
         places: dict[object, int] = {**{count: i for i, count in enumerate(counts)}, "all": len(counts)}
         for method, line in table.groupby("method", sort=False):
-            x = [places[count] for count in line["cases"]]
+            x = [places[count] for count in line["training_cases"]]
             line = line.assign(x=x).sort_values("x")
             axis.plot(line["x"], line["mean"], marker="o", label=str(method))
             spread = line["std"].fillna(0)

@@ -13,12 +13,12 @@ def results() -> Results:
     cells = [("Dataset901_<X>", "2d", cases) for cases in (25, 50, "all")]
     compared, differences, runs, curves = [], [], [], []
     for i, (dataset, configuration, cases) in enumerate(cells):
-        where = {"dataset": dataset, "configuration": configuration, "cases": cases}
+        where = {"dataset": dataset, "configuration": configuration, "training_cases": cases}
         for j, method in enumerate(("plain", "guided")):
             row = where | {"class": "foreground mean", "method": method, "metric": "dice"}
             interval = {"difference": 0.1, "ci_low": 0.05, "ci_high": 0.15} if j else {}
-            compared.append(row | {"mean": 0.5 + 0.1 * (i + j), "std": 0.01, "runs": 2} | interval)
-            compared.append(row | {"metric": "hd95", "mean": 3.0, "std": np.nan, "runs": 2})
+            compared.append(row | {"mean": 0.5 + 0.1 * (i + j), "std": 0.01, "runs": 2, "cases": 4} | interval)
+            compared.append(row | {"metric": "hd95", "mean": 3.0, "std": np.nan, "runs": 2, "cases": 4})
             runs += [
                 where | {"method": method, "fold": "0", "seed": s, "state": "done" if i else "failed"} for s in (0, 1)
             ]
