@@ -113,8 +113,8 @@ def _runs(jobs: Sequence[Job]) -> pd.DataFrame:
 
 def _identity(job: Job) -> dict[str, object]:
     return {
-        "dataset": job.dataset, "configuration": job.configuration, "training_cases": job.cases or "all", "method": job.method,
-        "fold": job.fold, "seed": job.seed, "trainer": job.trainer, "plans": job.plans,
+        "dataset": job.dataset, "configuration": job.configuration, "training_cases": job.cases or "all",
+        "method": job.method, "fold": job.fold, "seed": job.seed, "trainer": job.trainer, "plans": job.plans,
     }  # fmt: skip
 
 

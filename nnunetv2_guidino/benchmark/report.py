@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_guidino.evaluation.metrics import COLUMNS, FOREGROUND, LOWER_IS_BETTER
 from nnunetv2_guidino.evaluation.report import csv, html_table, write_files
@@ -169,16 +170,20 @@ def _paired(differences: pd.DataFrame) -> Figure:
 
 
 def _curves(curves: pd.DataFrame) -> Figure:
-    """nnU-Net's training loss and pseudo Dice, the mean over seeds and folds."""
+    """nnU-Net's training loss and pseudo Dice, and the guide's Dice; the mean over seeds and folds."""
     shown = [column for column in ("train_loss", "pseudo_dice", "guide_dice") if column in curves]
     figure = Figure(figsize=(max(1, len(shown)) * 4.5, 4), layout="constrained")
-    for axis, column in zip(figure.subplots(1, max(1, len(shown)), squeeze=False)[0], shown, strict=False):
-        for names, table in curves.dropna(subset=[column]).groupby([*CELL, "method"], sort=False):
-            mean = table.groupby("epoch")[column].mean()
-            axis.plot(
-                mean.index + 1, mean, marker="." if len(mean) < 20 else None, label=f"{_heading(names[:3])}: {names[3]}"
-            )
+    axes = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    lines = {}
+    for i, (names, table) in enumerate(curves.groupby([*CELL, "method"], sort=False)):
+        label = f"{_heading(names[:3])}: {names[3]}"
+        for axis, column in zip(axes, shown, strict=False):
+            mean = table.groupby("epoch")[column].mean().dropna()
+            marker = "." if len(mean) < 20 else None  # a line needs two points
+            (lines[label],) = axis.plot(mean.index + 1, mean, color=f"C{i}", marker=marker)
+    for axis, column in zip(axes, shown, strict=False):
         axis.set(title=column.replace("_", " "), xlabel="epochs")
-    if shown:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize=7)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", fontsize=7)
     return figure
