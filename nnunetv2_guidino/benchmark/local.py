@@ -129,7 +129,8 @@ def _signals_end_this() -> Iterator[None]:
     def leave(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
+    before = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:

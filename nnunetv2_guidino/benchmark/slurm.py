@@ -76,7 +76,7 @@ def run_slurm(jobs: Sequence[Job], wanted: Slurm, folder: Path, say: Say) -> lis
     if new:
         submit(new, wanted, folder)
     say(f"{len(new)} trainings submitted, {len(jobs) - len(new)} were in the queue; Ctrl-C leaves them there")
-    return _wait(list(jobs), say)
+    return _wait(list(jobs), folder, say)
 
 
 def submit(jobs: Sequence[Job], wanted: Slurm, folder: Path) -> None:
@@ -127,7 +127,7 @@ def queue() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
 
 
-def _wait(left: list[Job], say: Say) -> list[Job]:
+def _wait(left: list[Job], folder: Path, say: Say) -> list[Job]:
     """Say what ends, until nothing is in the queue any more; those that are not done then."""
     total, failed = len(left), list[Job]()
     while left:
@@ -146,4 +146,5 @@ def _wait(left: list[Job], say: Say) -> list[Job]:
             if state is not State.DONE:
                 failed.append(job)
                 say(failure(job))
+                say(f"  Slurm's own: {folder / f'{slurm_job(job.folder)}_0_log.err'}")
     return failed

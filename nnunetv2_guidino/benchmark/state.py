@@ -131,9 +131,14 @@ def last_lines(log: Path, count: int = 15) -> list[str]:
 
 def seconds_of(log: Path) -> float | None:
     """How long the training took, if it ran from its beginning to its end at one go."""
-    lines = [line for line in _tail(log).splitlines() if line.startswith((BEGIN, END))]
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    lines = [line for line in text.splitlines() if line.startswith((BEGIN, END))]
     found = _ENDED.fullmatch(lines[-1]) if lines else None
     if found is None or found[1] != "0":
         return None
-    begun = next((line for line in reversed(lines) if line.startswith(BEGIN)), f"{BEGIN}from its beginning")
-    return None if begun.endswith((" --c", " --val")) else float(found[2])
+    begun = lines[-2] if len(lines) > 1 else ""
+    whole = begun.startswith(BEGIN) and not begun.endswith((" --c", " --val"))
+    return float(found[2]) if whole else None
