@@ -89,7 +89,7 @@ def benchmark(
     steps = [step for name in names.values() for step in missing_steps(checked, name, launch.processes)]
     if dry_run or launch.launcher == "commands":
         return _write_or_say(checked, output, jobs, steps, dry_run, say)
-    environments = places(launch.device, launch.jobs) if launch.launcher == "local" else []
+    where = places(launch.device, launch.jobs) if launch.launcher == "local" else []
     for name in names.values():
         _prepare(checked, name, launch, say)
     queued = queue() if launch.launcher == "slurm" else {}
@@ -100,7 +100,7 @@ def benchmark(
     if launch.launcher == "slurm":
         failed = run_slurm(left, launch.slurm, output / "slurm", say)
     else:
-        failed = run_local(left, done, environments, say)
+        failed = run_local(left, done, where, say)
     return Outcome(jobs, failed, collect(checked, jobs, output, say))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from nnunetv2_guidino.benchmark.clock import Clock, in_words
 from nnunetv2_guidino.benchmark.job import Job
@@ -20,8 +20,15 @@ from nnunetv2_guidino.errors import GuidinoError
 Say = Callable[[str], None]
 
 
-def places(device: str, jobs: int | None) -> list[dict[str, str]]:
-    """The variables of each training that runs beside the others.
+class Place(NamedTuple):
+    """Where one training runs beside the others: variables to set, and the cores to keep to (none: all)."""
+
+    environment: dict[str, str]
+    cores: tuple[int, ...] = ()
+
+
+def places(device: str, jobs: int | None) -> list[Place]:
+    """Where trainings run beside each other.
 
     Args:
         device: cuda: one on each GPU; `jobs` are dealt out to the GPUs in turn. Else `jobs` (default 1) on as many
@@ -30,20 +37,24 @@ def places(device: str, jobs: int | None) -> list[dict[str, str]]:
     Raises:
         GuidinoError: If there is no GPU, or there are more jobs than cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    numbers = sorted(os.sched_getaffinity(0)) if has_affinity else list(range(os.cpu_count() or 1))
+    cores = len(numbers)
     if device == "cuda":
         gpus = visible_gpus()
         if not gpus:
             raise GuidinoError("-device cuda: nvidia-smi shows no GPU; give -device cpu")
         count = jobs or len(gpus)
-        return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **_share(cores, count, 12)} for i in range(count)]
+        variables = _share(cores, count, 12)
+        return [Place({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **variables}) for i in range(count)]
     count = jobs or 1
     if count > cores:
         raise GuidinoError(f"--jobs {count}: there are {cores} cores to share")
-    threads = str(max(1, cores // count))
-    # On the CPU nnU-Net takes as many threads as the machine has cores, whatever OMP_NUM_THREADS says; not beyond this.
-    limits = {"OMP_NUM_THREADS": threads, "OMP_THREAD_LIMIT": threads, "OMP_WAIT_POLICY": "passive"}
-    return [limits | _share(cores, count, 2)] * count
+    threads = cores // count
+    # threads that wait by spinning starve the other processes; Python from 3.13 on counts as many cores as it is told
+    variables = {"OMP_NUM_THREADS": str(threads), "PYTHON_CPU_COUNT": str(threads), "OMP_WAIT_POLICY": "passive"}
+    variables |= _share(cores, count, 2)
+    return [Place(variables, tuple(numbers[i * threads : (i + 1) * threads])) for i in range(count)]
 
 
 def _share(cores: int, count: int, most: int) -> dict[str, str]:
@@ -62,15 +73,15 @@ def visible_gpus() -> list[str]:
     return [str(i) for i, line in enumerate(x for x in listed.stdout.splitlines() if x.startswith("GPU "))]
 
 
-def run_local(jobs: Sequence[Job], done: Sequence[Job], environments: Sequence[dict[str, str]], say: Say) -> list[Job]:
-    """Run trainings, as many at once as there are environments; those that failed.
+def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place], say: Say) -> list[Job]:
+    """Run trainings, as many at once as there are places; those that failed.
 
     A signal to this process ends them at once; started again, they resume.
 
     Args:
         jobs: What is to do.
         done: Earlier ones, which tell how long one takes.
-        environments: Variables of each that runs beside the others.
+        places: Where they run.
         say: Prints a line.
     """
     clock = Clock()
@@ -81,14 +92,14 @@ def run_local(jobs: Sequence[Job], done: Sequence[Job], environments: Sequence[d
     with _signals_end_this():
         try:
             while waiting or running:
-                _start(waiting, running, environments, say)
-                for place, run in list(running.items()):
+                _start(waiting, running, places, say)
+                for number, run in list(running.items()):
                     if state := run.poll():
-                        del running[place]
+                        del running[number]
                         ended = len(jobs) - len(waiting) - len(running)
                         _learn(clock, run, state)
                         going = [(other.job.kind, other.seconds) for other in running.values()]
-                        left = clock.to_go(going, [job.kind for job in waiting], len(environments))
+                        left = clock.to_go(going, [job.kind for job in waiting], len(places))
                         time_left = f"; {in_words(left)}" if waiting or running else ""
                         say(f"[{ended}/{len(jobs)}] {state.value}: {run.job.label}, {run.seconds:.0f} s{time_left}")
                         if state is State.FAILED:
@@ -101,12 +112,12 @@ def run_local(jobs: Sequence[Job], done: Sequence[Job], environments: Sequence[d
     return failed
 
 
-def _start(waiting: list[Job], running: dict[int, Run], environments: Sequence[dict[str, str]], say: Say) -> None:
-    for place, environment in enumerate(environments):
-        while waiting and place not in running:
+def _start(waiting: list[Job], running: dict[int, Run], places: Sequence[Place], say: Say) -> None:
+    for number, place in enumerate(places):
+        while waiting and number not in running:
             job = waiting.pop(0)
             try:
-                running[place] = Run(job, environment)
+                running[number] = Run(job, place.environment, place.cores)
             except RunsElsewhereError:
                 say(f"left to whoever runs it: {job.label}")
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from nnunetv2_guidino.benchmark.job import Job
@@ -33,12 +33,13 @@ class Run:
     Args:
         job: The training, which this process holds from now on.
         environment: Variables to set beside those of this process.
+        cores: The only ones that it may use; none named: all.
 
     Raises:
         RunsElsewhereError: If another process runs this training.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str]):
+    def __init__(self, job: Job, environment: Mapping[str, str], cores: Collection[int] = ()):
         self.job, self.begun = job, time.monotonic()
         lock = take(job.folder)
         if lock is None:
@@ -48,7 +49,7 @@ class Run:
         self.log = job.log.open("a", encoding="utf-8")
         self.log.write(f"{BEGIN}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n")
         self.log.flush()
-        with _signals_kept_back():
+        with _signals_kept_back(), _on_cores(cores):
             self.child = subprocess.Popen(
                 [sys.executable, leave_with_parent.__file__, executable(command[0]), *command[1:]],
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment),
@@ -104,6 +105,24 @@ def _signals_kept_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Those started here keep to these cores.
+
+    On the CPU nnU-Net takes as many threads as the machine has cores, whatever OMP_NUM_THREADS says, and below that
+    number OMP_THREAD_LIMIT makes torch wait for ever for threads that never come.
+    """
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def run_to_end(job: Job, environment: Mapping[str, str]) -> State:

@@ -18,6 +18,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_text
 
 POLL_SECONDS = 5.0
+MOST_SILENT = 120  # times that Slurm may leave a question unanswered
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Training:
     def __call__(self, job: Job) -> str:
         """Run it; the state in which it ended."""
         cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
-        threads = {"OMP_NUM_THREADS": cores, "OMP_THREAD_LIMIT": cores} if job.device == "cpu" else {}
-        state = run_to_end(job, threads)
+        shared = {"OMP_NUM_THREADS": cores, "PYTHON_CPU_COUNT": cores, "OMP_WAIT_POLICY": "passive"}
+        state = run_to_end(job, shared if job.device == "cpu" else {})
         if state is State.FAILED:
             raise RuntimeError(f"failed, see {job.log}")  # so that Slurm says so too
         return state.value
@@ -129,14 +130,17 @@ def queue() -> dict[str, str]:
 
 def _wait(left: list[Job], folder: Path, say: Say) -> list[Job]:
     """Say what ends, until nothing is in the queue any more; those that are not done then."""
-    total, failed = len(left), list[Job]()
+    total, failed, silent = len(left), list[Job](), 0
     while left:
         time.sleep(POLL_SECONDS)
         try:
             queued = queue()
-        except GuidinoError as error:  # a busy controller answers later
-            say(str(error))
+        except GuidinoError:  # a busy controller answers later
+            silent += 1
+            if silent > MOST_SILENT:
+                raise
             continue
+        silent = 0
         for job in list(left):
             state = state_of(job, queued)
             if state is State.RUNNING or slurm_job(job.folder) in queued:

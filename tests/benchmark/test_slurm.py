@@ -60,21 +60,21 @@ def test_killed_requeued_and_one_that_fails(slurm, workspace, tmp_path):
     options = ("--launcher", "slurm", "--partition", "main", "--cpus", 1, "--minutes", 30, "--at-once", 1)
     command = workspace.command("guidino", "benchmark", matrix, "-o", output, "-device", "cpu", *options)
 
-    def start() -> subprocess.Popen:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    process = start()
-    wait_until((fold / "checkpoint_best.pth").is_file, process)
-    process.kill()  # whoever waits may go; what is queued stays
-    process.communicate()
+    piped = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **piped)
+    try:
+        wait_until((fold / "checkpoint_best.pth").is_file, process)
+    finally:
+        process.kill()  # whoever waits may go; what is queued stays
+        process.communicate()
     job = launcher.slurm_job(fold)
     subprocess.run(["scontrol", "requeue", job], env=environment, check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=environment, check=False)
 
-    process = start()
-    said = process.communicate(timeout=400)[0]
+    done = subprocess.run(command, **piped, timeout=400, check=False)
+    said = done.stdout
     assert "0 trainings submitted, 2 were in the queue" in said
-    assert process.returncode == 1
+    assert done.returncode == 1
     assert f"done: {DATASET} 2d plain fold 0 seed 0" in said
     assert f"failed: {DATASET} 2d broken fold 0 seed 0" in said
     resumed = log.read_text().rpartition(" --c\n")[2]

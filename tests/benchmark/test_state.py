@@ -13,6 +13,7 @@ from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import places
 from nnunetv2_guidino.benchmark.script import write_script
 from nnunetv2_guidino.benchmark.state import BEGIN, END, State, last_lines, resume_options, seconds_of, state_of, take
+from nnunetv2_guidino.errors import GuidinoError
 
 
 @pytest.fixture
@@ -121,10 +122,13 @@ def test_methods_are_compared_on_a_whole_grid_of_seeds_and_folds():
 
 def test_gpus_and_cores_are_dealt_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places("cuda", None)] == ["2", "5"]
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places("cuda", 3)] == ["2", "5", "2"]
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places("cuda", None)] == ["2", "5"]
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places("cuda", 3)] == ["2", "5", "2"]
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert [place["OMP_THREAD_LIMIT"] for place in places("cpu", 2)] == ["4", "4"]
+    assert [place.environment["OMP_NUM_THREADS"] for place in places("cpu", 2)] == ["4", "4"]
+    assert [place.cores for place in places("cpu", 3)] == [(0, 1), (2, 3), (4, 5)]
+    with pytest.raises(GuidinoError, match="--jobs 9: there are 8 cores to share"):
+        places("cpu", 9)
 
 
 def test_script_resumes_and_goes_on_after_a_failure(job, tmp_path, monkeypatch):
