@@ -92,7 +92,8 @@ def common_places(of_methods: Sequence[set[Place]]) -> list[Place]:
     grids: list[list[Place]] = [[(seed, fold) for seed in whole_seeds for fold in folds]]
     grids += [[(seed, fold) for seed in seeds for fold in whole_folds]]
     grids += [[place for place in shared if place[0] == seed] for seed in seeds]
-    return sorted(max(grids, key=len), key=str)
+    largest = max(len(grid) for grid in grids)
+    return sorted(next(grid for grid in grids if len(grid) == largest), key=str)
 
 
 def _labelled(table: pd.DataFrame, labels: dict[str, object]) -> pd.DataFrame:
