@@ -20,6 +20,7 @@ from nnunetv2_guidino.errors import GuidinoError
 SUBCOMMANDS = {  # each is a module of that name in commands/
     "convert": "convert a data set as published to nnU-Net's raw format",
     "demo": "train and compare a plain and a guided nnU-Net on generated images",
+    "benchmark": "run a matrix of trainings and report it",
     "compare": "compare evaluated methods: tables, differences, significance",
     "doctor": "check the installation and say what to do about what is wrong",
     "encoder": "list, fetch, check and probe encoders; export LoRA adapters",

@@ -180,4 +180,4 @@ def test_unknown_variant_shows_the_grammar_at_the_command_line(workspace):
         check=False,
     )
     assert done.returncode != 0
-    assert "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_seed<k>]" in done.stderr
+    assert "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_<n>cases][_seed<k>]" in done.stderr

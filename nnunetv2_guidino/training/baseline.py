@@ -12,9 +12,10 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
-from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything
+from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything, some_cases
 
 
 class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
@@ -25,6 +26,7 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
 
     epochs: int | None = None
     iterations: int | None = None
+    cases: int | None = None
     seed: int | None = None
 
     output_folder_base: str  # nnU-Net's
@@ -73,6 +75,22 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
             for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
         )
         return train, validation
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's fold, or so many of its training cases as the name says; what validates is all of it.
+
+        Raises:
+            GuidinoError: If the fold has fewer.
+        """
+        training, validation = super().do_split()
+        if self.cases is None:
+            return training, validation
+        if self.cases > len(training):
+            raise GuidinoError(
+                f"{type(self).__name__} asks for {self.cases} training cases; fold {self.fold} of "
+                f"{self.plans_manager.dataset_name} has {len(training)}"
+            )
+        return some_cases(training, self.cases, self.seed or 0), validation
 
     def on_train_start(self) -> None:
         """nnU-Net writes plans.json and its companions in place: here, into a folder from which they go on whole.

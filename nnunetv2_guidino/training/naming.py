@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 
 GRAMMAR = (
-    "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_seed<k>] or "
-    "nnUNetTrainerGuiDINOBaseline[_<N>epochs][_<M>iterations][_seed<k>], for example "
+    "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_<n>cases][_seed<k>] or "
+    "nnUNetTrainerGuiDINOBaseline[_<N>epochs][_<M>iterations][_<n>cases][_seed<k>], for example "
     "nnUNetTrainerGuiDINO_100epochs_seed1"
 )
 _NAME = re.compile(
     r"nnUNetTrainerGuiDINO(?P<kind>Baseline|(?:Paper)?(?:LoRA)?)"
-    r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_seed(?P<seed>\d+))?"
+    r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_(?P<cases>[1-9]\d*)cases)?"
+    r"(?:_seed(?P<seed>\d+))?"
 )
 
 
@@ -45,7 +46,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerGuiDINOBaseline]:
     }[match["kind"]]
     if name == base.__name__:
         return base
-    settings = {key: int(match[key]) for key in ("epochs", "iterations", "seed") if match[key] is not None}
+    settings = {key: int(match[key]) for key in ("epochs", "iterations", "cases", "seed") if match[key] is not None}
     return type(name, (base,), {"__module__": base.__module__, "__doc__": base.__doc__, **settings})
 
 

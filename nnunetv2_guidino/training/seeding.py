@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,13 @@ def seed_everything(*seeds: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # batchgenerators draws from NumPy's global generator
     torch.manual_seed(seed)
+
+
+def some_cases(names: Iterable[str], count: int, seed: int) -> list[str]:
+    """So many of the names, the same ones whenever it is asked; those of a smaller count are among a larger one's."""
+    names = sorted(names)
+    order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed))).permutation(len(names))
+    return sorted(names[i] for i in order[:count])
 
 
 class SeededDataLoader:

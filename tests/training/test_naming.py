@@ -60,7 +60,9 @@ def test_a_name_outside_the_grammar_is_not_ours_and_the_grammar_is_told(name, ca
         recursive_find_trainer_class_by_name(name)
     told = f"there is no trainer {name}. The names are nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations]"
     assert told in capfd.readouterr().err
-    with pytest.raises(GuidinoError, match=r"there is no trainer .*_<N>epochs\]\[_<M>iterations\]\[_seed<k>\]"):
+    with pytest.raises(
+        GuidinoError, match=r"there is no trainer .*_<N>epochs\]\[_<M>iterations\]\[_<n>cases\]\[_seed<k>\]"
+    ):
         trainer_class(name)
 
 

@@ -1,0 +1,149 @@
+"""Trainings on this machine: one on each GPU, or several on shares of the cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn
+
+from nnunetv2_guidino.benchmark.clock import Clock, in_words
+from nnunetv2_guidino.benchmark.job import Job
+from nnunetv2_guidino.benchmark.run import Run, RunsElsewhereError
+from nnunetv2_guidino.benchmark.state import State, last_lines, seconds_of
+from nnunetv2_guidino.errors import GuidinoError
+
+Say = Callable[[str], None]
+
+
+class Place(NamedTuple):
+    """Where one training runs beside the others: variables to set, and the cores to keep to (none: all)."""
+
+    environment: dict[str, str]
+    cores: tuple[int, ...] = ()
+
+
+def places(device: str, jobs: int | None) -> list[Place]:
+    """Where trainings run beside each other.
+
+    Args:
+        device: cuda: one on each GPU; `jobs` are dealt out to the GPUs in turn. Else `jobs` (default 1) on as many
+            shares of the cores.
+
+    Raises:
+        GuidinoError: If there is no GPU, or there are more jobs than cores.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    numbers = sorted(os.sched_getaffinity(0)) if has_affinity else list(range(os.cpu_count() or 1))
+    cores = len(numbers)
+    if device == "cuda":
+        gpus = visible_gpus()
+        if not gpus:
+            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; give -device cpu")
+        count = jobs or len(gpus)
+        variables = _share(cores, count, 12)
+        return [Place({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **variables}) for i in range(count)]
+    count = jobs or 1
+    if count > cores:
+        raise GuidinoError(f"--jobs {count}: there are {cores} cores to share")
+    threads = cores // count
+    # threads that wait by spinning starve the other processes; Python from 3.13 on counts as many cores as it is told
+    variables = {"OMP_NUM_THREADS": str(threads), "PYTHON_CPU_COUNT": str(threads), "OMP_WAIT_POLICY": "passive"}
+    variables |= _share(cores, count, 2)
+    return [Place(variables, tuple(numbers[i * threads : (i + 1) * threads])) for i in range(count)]
+
+
+def _share(cores: int, count: int, most: int) -> dict[str, str]:
+    """nnU-Net's processes beside the training, where the user has not said how many."""
+    number = str(max(1, min(most, cores // count)))
+    return {name: number for name in ("nnUNet_n_proc_DA", "nnUNet_def_n_proc") if name not in os.environ}
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES can say of each GPU that it allows now."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(i) for i, line in enumerate(x for x in listed.stdout.splitlines() if x.startswith("GPU "))]
+
+
+def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place], say: Say) -> list[Job]:
+    """Run trainings, as many at once as there are places; those that failed.
+
+    A signal to this process ends them at once; started again, they resume.
+
+    Args:
+        jobs: What is to do.
+        done: Earlier ones, which tell how long one takes.
+        places: Where they run.
+        say: Prints a line.
+    """
+    clock = Clock()
+    for job in done:
+        if seconds := seconds_of(job.log):
+            clock.learn(job.kind, seconds)
+    waiting, running, failed = list(jobs), dict[int, Run](), list[Job]()
+    with _signals_end_this():
+        try:
+            while waiting or running:
+                _start(waiting, running, places, say)
+                for number, run in list(running.items()):
+                    if state := run.poll():
+                        del running[number]
+                        ended = len(jobs) - len(waiting) - len(running)
+                        _learn(clock, run, state)
+                        going = [(other.job.kind, other.seconds) for other in running.values()]
+                        left = clock.to_go(going, [job.kind for job in waiting], len(places))
+                        time_left = f"; {in_words(left)}" if waiting or running else ""
+                        say(f"[{ended}/{len(jobs)}] {state.value}: {run.job.label}, {run.seconds:.0f} s{time_left}")
+                        if state is State.FAILED:
+                            failed.append(run.job)
+                            say(failure(run.job))
+                time.sleep(0.1)
+        finally:
+            for run in running.values():
+                run.end()
+    return failed
+
+
+def _start(waiting: list[Job], running: dict[int, Run], places: Sequence[Place], say: Say) -> None:
+    for number, place in enumerate(places):
+        while waiting and number not in running:
+            job = waiting.pop(0)
+            try:
+                running[number] = Run(job, place.environment, place.cores)
+            except RunsElsewhereError:
+                say(f"left to whoever runs it: {job.label}")
+
+
+def _learn(clock: Clock, run: Run, state: State) -> None:
+    seconds = seconds_of(run.job.log)
+    if state is State.DONE and seconds is not None:
+        clock.learn(run.job.kind, seconds)
+
+
+def failure(job: Job) -> str:
+    """The last lines of a failed training's log, and where it lies."""
+    return "\n".join([f"  {job.log}:", *(f"  | {line}" for line in last_lines(job.log))])
+
+
+@contextmanager
+def _signals_end_this() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave through the same door as Ctrl-C."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
+    before = {number: signal.signal(number, leave) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,154 @@
+"""Trainings through Slurm, by submitit: one array, one log for each, requeued on preemption and at the time limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_guidino.benchmark.job import Job
+from nnunetv2_guidino.benchmark.local import Say, failure
+from nnunetv2_guidino.benchmark.run import run_to_end
+from nnunetv2_guidino.benchmark.state import State, slurm_job, state_of
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import write_text
+
+POLL_SECONDS = 5.0
+MOST_SILENT = 120  # times that Slurm may leave a question unanswered
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What to ask Slurm for, for each training.
+
+    Args:
+        partition: None: the cluster's default.
+        gpus: None: one where the device is cuda.
+        minutes: Time limit; what is not finished by then is requeued and resumes.
+        cpus: Cores.
+        memory: In GB; None: the cluster's default.
+        at_once: How many of the array may run at once.
+        requeues: How often a time limit may requeue.
+    """
+
+    partition: str | None = None
+    gpus: int | None = None
+    minutes: int = 24 * 60
+    cpus: int = 8
+    memory: float | None = None
+    at_once: int = 256
+    requeues: int = 10
+
+
+class Training:
+    """What Slurm runs: the training from where it stopped, so that a requeued job runs the same once more."""
+
+    def __call__(self, job: Job) -> str:
+        """Run it; the state in which it ended."""
+        cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        shared = {"OMP_NUM_THREADS": cores, "PYTHON_CPU_COUNT": cores, "OMP_WAIT_POLICY": "passive"}
+        state = run_to_end(job, shared if job.device == "cpu" else {})
+        if state is State.FAILED:
+            raise RuntimeError(f"failed, see {job.log}")  # so that Slurm says so too
+        return state.value
+
+    def checkpoint(self, job: Job) -> Any:
+        """Called by submitit when Slurm is about to take the node away."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self, job)
+
+
+def run_slurm(jobs: Sequence[Job], wanted: Slurm, folder: Path, say: Say) -> list[Job]:
+    """Submit what Slurm does not have in its queue yet, and wait for all; those that failed.
+
+    Args:
+        folder: For submitit's files and Slurm's own logs.
+
+    Raises:
+        GuidinoError: If submitit or Slurm is not there, or Slurm refuses.
+    """
+    waiting = queue()
+    new = [job for job in jobs if slurm_job(job.folder) not in waiting]
+    if new:
+        submit(new, wanted, folder)
+    say(f"{len(new)} trainings submitted, {len(jobs) - len(new)} were in the queue; Ctrl-C leaves them there")
+    return _wait(list(jobs), folder, say)
+
+
+def submit(jobs: Sequence[Job], wanted: Slurm, folder: Path) -> None:
+    """Submit trainings as one array, and note in each result folder which of its jobs it is."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise GuidinoError('--launcher slurm needs submitit: pip install "nnunetv2-guidino[slurm]"') from error
+    gpus = wanted.gpus if wanted.gpus is not None else int(jobs[0].device == "cuda")
+    parameters: dict[str, Any] = {
+        "job_name": "guidino",
+        "time": wanted.minutes,
+        "cpus_per_task": wanted.cpus,
+        "array_parallelism": wanted.at_once,
+        "additional_parameters": {"requeue": True},
+    }
+    parameters |= {"partition": wanted.partition} if wanted.partition else {}
+    parameters |= {"gpus_per_node": gpus} if gpus else {}
+    parameters |= {"mem": f"{round(wanted.memory * 1024)}M"} if wanted.memory else {}
+    try:
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=wanted.requeues)
+        executor.update_parameters(**parameters)
+        with executor.batch():
+            submitted = [executor.submit(Training(), job) for job in jobs]
+    except submitit.core.utils.FailedJobError as error:
+        raise GuidinoError(f"Slurm refused the trainings: {str(error).strip().splitlines()[-1]}") from error
+    for job, handle in zip(jobs, submitted, strict=True):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        write_text(job.folder / "guidino_slurm_job", f"{handle.job_id}\n")
+
+
+def queue() -> dict[str, str]:
+    """What Slurm has in its queue: the state of each job, those of an array one by one.
+
+    Raises:
+        GuidinoError: If Slurm is not there or does not answer.
+    """
+    try:
+        done = subprocess.run(
+            ["squeue", "--noheader", "--array", "--format=%i %T"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise GuidinoError(
+            "squeue is not here: --launcher slurm needs a machine from which jobs can be sent"
+        ) from error
+    if done.returncode != 0:
+        raise GuidinoError(f"Slurm does not answer: {done.stderr.strip()}")
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
+
+
+def _wait(left: list[Job], folder: Path, say: Say) -> list[Job]:
+    """Say what ends, until nothing is in the queue any more; those that are not done then."""
+    total, failed, silent = len(left), list[Job](), 0
+    while left:
+        time.sleep(POLL_SECONDS)
+        try:
+            queued = queue()
+        except GuidinoError:  # a busy controller answers later
+            silent += 1
+            if silent > MOST_SILENT:
+                raise
+            continue
+        silent = 0
+        for job in list(left):
+            state = state_of(job, queued)
+            if state is State.RUNNING or slurm_job(job.folder) in queued:
+                continue
+            left.remove(job)
+            say(f"[{total - len(left)}/{total}] {state.value}: {job.label}")
+            if state is not State.DONE:
+                failed.append(job)
+                say(failure(job))
+                say(f"  Slurm's own: {folder / f'{slurm_job(job.folder)}_0_log.err'}")
+    return failed

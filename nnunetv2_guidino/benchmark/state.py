@@ -1,0 +1,144 @@
+"""How far a training is, read from nnU-Net's result folder alone.
+
+Read in nnU-Net 2.8.1: run_training.maybe_load_checkpoint resumes from checkpoint_final, _latest or _best, in this
+order; perform_actual_validation writes validation/summary.json last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Collection
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from nnunetv2_guidino.benchmark.job import Job
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import read_json
+
+# The lines that a run adds to its log; whatever else is in it is nnU-Net's.
+BEGIN, END = "=== guidino benchmark: ", "=== guidino benchmark ended: "
+_ENDED = re.compile(re.escape(END) + r"exit code (-?\d+) after (\d+) s")
+TAIL_BYTES = 20_000
+
+
+class State(Enum):
+    """How far a training is."""
+
+    DONE = "done"  # trained and validated
+    RUNNING = "running"  # a process holds it, or it is in Slurm's queue
+    FAILED = "failed"  # its command ended with an error
+    TRAINED = "not validated"  # --val is left
+    INTERRUPTED = "interrupted"  # --c goes on
+    MISSING = "not begun"
+
+
+def state_of(job: Job, queued: Collection[str] = ()) -> State:
+    """How far a training is.
+
+    Args:
+        queued: Jobs that Slurm has in its queue, as 12 or 12_3.
+    """
+    if is_done(job.folder):
+        return State.DONE
+    if is_held(job.folder) or slurm_job(job.folder) in queued:
+        return State.RUNNING
+    if (last_exit_code(job.log) or 0) != 0:
+        return State.FAILED
+    options = resume_options(job.folder)
+    return {"--val": State.TRAINED, "--c": State.INTERRUPTED}[options[0]] if options else State.MISSING
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the final checkpoint and the whole summary of the validation are there."""
+    return (folder / "checkpoint_final.pth").is_file() and _is_whole(folder / "validation" / "summary.json")
+
+
+def _is_whole(summary: Path) -> bool:
+    try:
+        return "foreground_mean" in read_json(summary, dict)
+    except GuidinoError:  # not there, or cut short by a kill
+        return False
+
+
+def resume_options(folder: Path) -> list[str]:
+    """Options with which nnU-Net does what is left."""
+    if (folder / "checkpoint_final.pth").is_file():
+        return ["--val"]
+    resumable = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
+    return ["--c"] if resumable else []
+
+
+def take(folder: Path) -> IO[bytes] | None:
+    """Hold a training while it runs: nobody else can, until the file that this returns is closed or the process ends.
+
+    Returns None if somebody else holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "guidino_running").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    except OSError as error:
+        lock.close()
+        raise GuidinoError(f"{folder / 'guidino_running'} cannot be locked: {error.strerror or error}") from error
+    return lock
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process runs this training now."""
+    if not (folder / "guidino_running").is_file():
+        return False
+    lock = take(folder)
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def slurm_job(folder: Path) -> str | None:
+    """The job with which Slurm was last asked to run this training."""
+    try:
+        return (folder / "guidino_slurm_job").read_text().strip()
+    except OSError:
+        return None
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            return stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def last_exit_code(log: Path) -> int | None:
+    """How the last start of a training ended; None if it did not, or was ended together with who started it."""
+    last = _tail(log).rstrip().rpartition("\n")[2]
+    found = _ENDED.fullmatch(last)
+    return int(found[1]) if found else None
+
+
+def last_lines(log: Path, count: int = 15) -> list[str]:
+    """The last lines of what nnU-Net printed."""
+    lines = [line for line in _tail(log).splitlines() if line.strip() and not line.startswith((BEGIN, END))]
+    return lines[-count:]
+
+
+def seconds_of(log: Path) -> float | None:
+    """How long the training took, if it ran from its beginning to its end at one go."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    lines = [line for line in text.splitlines() if line.startswith((BEGIN, END))]
+    found = _ENDED.fullmatch(lines[-1]) if lines else None
+    if found is None or found[1] != "0":
+        return None
+    begun = lines[-2] if len(lines) > 1 else ""
+    whole = begun.startswith(BEGIN) and not begun.endswith((" --c", " --val"))
+    return float(found[2]) if whole else None

@@ -1,0 +1,64 @@
+"""Run a matrix of trainings (data sets × plans × trainers × folds × seeds × training cases) with nnU-Net's own
+commands, and report it. What is missing is planned, preprocessed, trained or resumed; what is done is kept, so the same
+command goes on after whatever stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_guidino.benchmark.benchmark import LAUNCHERS, Launch, benchmark
+from nnunetv2_guidino.benchmark.slurm import Slurm
+
+
+def positive(text: str) -> int:
+    """Type of an option that is a whole number from 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `guidino benchmark`."""
+    parser.add_argument("matrix", help="a YAML file (docs/reference/benchmark_matrix.md), or gates, low-data, encoders")
+    parser.add_argument("-d", dest="datasets", nargs="+", metavar="DATASET", help="in place of the matrix's data sets")
+    parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="default: guidino_benchmark/NAME")
+    parser.add_argument(
+        "-device", "--device", dest="device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: cuda"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands and their number")
+    parser.add_argument(
+        "--launcher", choices=LAUNCHERS, default="local", help="commands: write a shell script. Default: local"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="at once on this machine. Default: one on each GPU; on a CPU 1"
+    )
+    parser.add_argument("-np", type=positive, metavar="N", help="processes of planning and preprocessing")
+    slurm = parser.add_argument_group("for each training, with --launcher slurm")
+    slurm.add_argument("--partition", metavar="NAME")
+    slurm.add_argument(
+        "--gpus", type=int, choices=range(0, 9), metavar="N", help="default: 1 with -device cuda, else 0"
+    )
+    slurm.add_argument(
+        "--minutes", type=positive, default=1440, help="time limit, at which it is requeued and resumes (default: 1440)"
+    )
+    slurm.add_argument("--cpus", type=positive, default=8, metavar="N", help="cores (default: %(default)s)")
+    slurm.add_argument("--memory", type=positive, metavar="GB")
+    slurm.add_argument("--at-once", type=positive, default=256, metavar="N", help="of the array (default: 256)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; 1 if a training failed."""
+    slurm = Slurm(args.partition, args.gpus, args.minutes, args.cpus, args.memory, args.at_once)
+    launch = Launch(args.launcher, args.device, args.jobs, args.np, slurm)
+    outcome = benchmark(args.matrix, args.output, datasets=args.datasets, launch=launch, dry_run=args.dry_run, say=_say)
+    if outcome.failed:
+        print(f"{len(outcome.failed)} of {len(outcome.jobs)} trainings failed; the same command tries them again")
+    if outcome.written:
+        print(outcome.written)
+    return int(bool(outcome.failed))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
