@@ -16,7 +16,6 @@ ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
 FORMAT = 1  # of the section; sections of version 0.1.0 have none
 
-GATES, GATINGS = lists.GATES, lists.GATINGS
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
 GUIDES = ("foreground", "classes")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_guidino import __version__
 from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.lora import parameter_counts
-from nnunetv2_guidino.encoders.source import find_encoder
+from nnunetv2_guidino.encoders.source import find_encoder, versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss
@@ -117,7 +115,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             encoder_config=read_encoder_config(folder, self.guide_config.layer),
             encoder_source=None,
             classes=len(labels.foreground_regions if labels.has_regions else labels.foreground_labels),
-            versions=_installed_versions(),
+            versions=versions(),
         )
         # The weights are compared when they are all there, since -pretrained_weights may bring others.
         self.model_folder.refuse_another(config, but=("encoder_source",))
@@ -275,7 +273,3 @@ class nnUNetTrainerGuiDINOPaper(nnUNetTrainerGuiDINO):
 
 class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDINOPaper):
     """nnUNetTrainerGuiDINOPaper with LoRA on the token encoder."""
-
-
-def _installed_versions() -> dict[str, str]:
-    return {"nnunetv2-guidino": __version__} | {name: version(name) for name in ("nnunetv2", "transformers", "torch")}

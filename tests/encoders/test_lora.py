@@ -8,11 +8,12 @@ from planned import CHANNELS, CLASSES, plans
 from tiny_encoders import DEPTH, FAMILIES
 from torch import nn
 
-from nnunetv2_guidino.config import GATES, LoRA
+from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.lora import dropouts, linear_layers, parameter_counts, reached
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lists import GATES
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOLoRA
 from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
 
