@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import time
 from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
@@ -76,9 +77,27 @@ def take(folder: Path) -> IO[bytes] | None:
     Returns None if somebody else holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(10):
+        if lock := _locked(folder, fcntl.LOCK_EX):
+            return lock
+        time.sleep(0.1)  # whoever only asks (is_held) is gone by now
+    return None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process runs this training now."""
+    if not (folder / "guidino_running").is_file():
+        return False
+    lock = _locked(folder, fcntl.LOCK_SH)
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
+def _locked(folder: Path, kind: int) -> IO[bytes] | None:
     lock = (folder / "guidino_running").open("ab")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         return None
@@ -86,17 +105,6 @@ def take(folder: Path) -> IO[bytes] | None:
         lock.close()
         raise GuidinoError(f"{folder / 'guidino_running'} cannot be locked: {error.strerror or error}") from error
     return lock
-
-
-def is_held(folder: Path) -> bool:
-    """Whether some process runs this training now."""
-    if not (folder / "guidino_running").is_file():
-        return False
-    lock = take(folder)
-    if lock is None:
-        return True
-    lock.close()
-    return False
 
 
 def slurm_job(folder: Path) -> str | None:

@@ -134,6 +134,7 @@ def test_killed_resumed_and_one_that_fails(workspace, tiny_encoder, tmp_path):
 def test_raw_data_are_planned_preprocessed_and_split(tmp_path, real_data_root, monkeypatch):
     workspace = Workspace(tmp_path)
     write_dataset(workspace.raw / DATASET, small_cases(real_data_root), validation=4)
+    (workspace.raw / DATASET / "splits_final.json").unlink()  # nnU-Net would take it along
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     # a training in nnU-Net's place that does nothing

@@ -11,7 +11,7 @@ import pytest
 from nnunet_workspace import DATASET, TINY_PLANS
 from slurm import single_node_slurm, why_not
 
-from nnunetv2_guidino.benchmark import slurm as launcher
+from nnunetv2_guidino.benchmark.state import slurm_job
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +42,12 @@ def slurm():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def states_in_queue(environment: dict[str, str]) -> dict[str, str]:
+    command = ["squeue", "--noheader", "--array", "--format=%i %T"]
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return dict(line.split() for line in listed.splitlines())
+
+
 def wait_until(condition, process: subprocess.Popen, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -67,9 +73,14 @@ def test_killed_requeued_and_one_that_fails(slurm, workspace, tmp_path):
     finally:
         process.kill()  # whoever waits may go; what is queued stays
         process.communicate()
-    job = launcher.slurm_job(fold)
+    job = slurm_job(fold)
     subprocess.run(["scontrol", "requeue", job], env=environment, check=True)
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=environment, check=False)
+    begin_now = ["scontrol", "update", f"JobId={job}", "StartTime=now"]  # Slurm gives a requeued job two minutes
+    for _ in range(60):
+        if states_in_queue(environment).get(job) == "PENDING":
+            subprocess.run(begin_now, env=environment, check=True)
+            break
+        time.sleep(0.5)
 
     done = subprocess.run(command, **piped, timeout=400, check=False)
     said = done.stdout
