@@ -5,7 +5,7 @@ Importing this package stays light: torch and transformers are imported by the m
 
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def registration_folder() -> str:
