@@ -24,8 +24,8 @@ from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.names import is_unused, network_to_stable
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.record import RECORD, KeepsRecord, read_record
-from nnunetv2_guidino.plans import OF_TRAINING, first_difference
+from nnunetv2_guidino.guide.record import KeepsRecord
+from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
 OPTION = "-pretrained_weights"

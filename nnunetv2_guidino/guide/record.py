@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import OF_TRAINING, first_difference
-
-RECORD = "_extra_state"  # torch's name in a state dict
+from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 
 class KeepsRecord(nn.Module):
@@ -42,11 +40,6 @@ class KeepsRecord(nn.Module):
                 f"these weights were trained with another guide: {difference.describe('in plans.json', 'with them')}. "
                 "Both must come from one training: plans.json in the model's folder has been changed or replaced"
             )
-
-
-def read_record(state: Tensor) -> GuideConfig:
-    """The settings in a state dict's record."""
-    return GuideConfig.from_plans({PLANS_KEY: json.loads(bytes(state.tolist()))})
 
 
 def _without_record(module: KeepsRecord, state: dict[str, Any], prefix: str, *_: object) -> None:

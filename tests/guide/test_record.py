@@ -9,8 +9,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from planned import save_model_folder
 
 from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.record import RECORD, read_record
+from nnunetv2_guidino.plans import RECORD, read_record
 
 
 @pytest.fixture
@@ -120,4 +121,4 @@ def test_the_record_says_what_was_trained(planned_trainer):
     record = read_record(trainer.network.state_dict()[RECORD])
     assert record == GuideConfig.from_plans(trainer.plans_manager.plans) == trainer.guide_config
     assert record.encoder_source["sha256"]
-    assert set(record.versions) == {"nnunetv2-guidino", "nnunetv2", "transformers", "torch"}
+    assert record.versions == versions()
