@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import socket
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +19,21 @@ from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
 UNFINISHED = ".writing-"  # begins the names of what is not yet whole
+LONGEST_WRITING = 86400  # seconds, after which what another machine writes counts as left over
+
+
+def unfinished_beside(path: Path) -> Path:
+    """Where this process writes what becomes `path`: its name says which process of which machine that is."""
+    return path.with_name(f"{_of_this_process()}-{path.name}")
+
+
+def _of_this_process() -> str:
+    return f"{UNFINISHED}{os.getpid()}{_machine()}"
+
+
+def _machine() -> str:
+    """By a few letters, as names of files cannot be long."""
+    return f"@{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 @contextmanager
@@ -28,7 +47,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     """
     file = Path(file)
     _remove_leftovers(file)
-    unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{file.name}")
+    unfinished = unfinished_beside(file)
     try:
         yield unfinished
         unfinished.replace(file)
@@ -59,7 +78,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = Path(folder).absolute()
     _refuse_existing(folder)
     _remove_leftovers(folder)
-    unfinished = folder.with_name(f"{UNFINISHED}{os.getpid()}-{folder.name}")
+    unfinished = unfinished_beside(folder)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -83,7 +102,7 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{UNFINISHED}*"):
             _remove_if_left_over(leftover)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{UNFINISHED}{os.getpid()}-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_of_this_process()}-") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             old.mkdir()
@@ -117,19 +136,34 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f"{UNFINISHED}*-{path.name}"):
+    for leftover in path.parent.glob(f"{UNFINISHED}*-{glob.escape(path.name)}"):
         _remove_if_left_over(leftover)
 
 
 def _remove_if_left_over(path: Path) -> None:
-    """Remove what a process that is no longer there did not finish."""
-    process = path.name.removeprefix(UNFINISHED).partition("-")[0]
-    if not process.isdigit() or _is_running(int(process)):
+    """Remove what a process that is no longer there did not finish.
+
+    Of processes on other machines nothing is known: what they write is left alone for a day.
+    """
+    process, _, rest = path.name.removeprefix(UNFINISHED).partition("@")
+    if not process.isdigit():
+        return
+    if f"@{rest}".startswith(f"{_machine()}-"):
+        if _is_running(int(process)):
+            return
+    elif not _is_old(path):
         return
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > LONGEST_WRITING
+    except OSError:
+        return False  # finished meanwhile
 
 
 def _is_running(process: int) -> bool:
