@@ -60,7 +60,8 @@ class PretrainedWeights(dict[str, Tensor]):
         super().__init__()
         self.plans = (checkpoint.get("init_args") or {}).get("plans") or {}
 
-    def keys(self) -> Any:  # nnU-Net asks nothing but whether a name is in it
+    def keys(self) -> Any:
+        """Any name at all: nnU-Net asks nothing but whether one is among them."""
         return _Everything()
 
     def completed(self, own: Mapping[str, Tensor], settings: GuideConfig) -> tuple[dict[str, Tensor], GuideConfig]:
