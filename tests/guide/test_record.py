@@ -7,6 +7,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from planned import save_model_folder
+from transformers import AutoModel, Dinov2Config
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.source import versions
@@ -76,6 +77,21 @@ def test_adapters_of_another_scale_are_refused(model):
     predictor(folder)
     change(lora={"rank": 8, "alpha": 32})
     with pytest.raises(GuidinoError, match="guidino.lora.alpha is 32 in plans.json and 16 with them"):
+        predictor(folder)
+
+
+def test_a_size_of_the_encoder_that_plans_json_lacks_is_no_other_one(model, tmp_path):
+    """transformers would take its default, with which other heads look at the same weights."""
+    config = Dinov2Config(hidden_size=48, num_attention_heads=4, num_hidden_layers=1, image_size=56, patch_size=14)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "four_heads")
+    folder, change = model(encoder=str(tmp_path / "four_heads"))
+    architecture = json.loads((folder / "plans.json").read_text())["guidino"]["encoder_config"]
+    assert architecture.pop("num_attention_heads") == 4
+    assert architecture.pop("layer_norm_eps") == Dinov2Config().layer_norm_eps  # the default, so that nothing changes
+    change(encoder_config={**architecture, "num_attention_heads": 4})
+    predictor(folder)
+    change(encoder_config=architecture)
+    with pytest.raises(GuidinoError, match="num_attention_heads is 12 in plans.json and 4 with them"):
         predictor(folder)
 
 
