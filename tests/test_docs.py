@@ -143,3 +143,9 @@ def test_commands_of_nnunet_have_the_options_when_typed():
         done = subprocess.run([script, "-h"], capture_output=True, text=True, check=True)
         known = set(re.findall(r"(?<![\w-])--?\w[\w-]*", done.stdout))
         assert {option: page for option, page in options.items() if option not in known} == {}, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_imported_is_there(page):
+    for line in re.findall(r"^ *(from nnunetv2_guidino[\w.]* import .+)$", page.read_text(), re.MULTILINE):
+        exec(line)
