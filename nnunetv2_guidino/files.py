@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,22 @@ from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
 UNFINISHED = ".writing-"  # begins the names of what is not yet whole
+LONGEST = 255  # bytes of a file's name
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where what is to become `path` is written: beside it, with its ending, and with the host and process that write.
+
+    A disk may be shared, and only its own host knows whether a process is still there.
+    """
+    mark = f"{_mark_of_host()}{os.getpid()}-"
+    room = LONGEST - len(mark.encode())
+    return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
+
+
+def _mark_of_host() -> str:
+    """How the names of what this host has not finished begin."""
+    return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
 
 
 @contextmanager
@@ -27,8 +46,8 @@ def whole_file(file: Path) -> Iterator[Path]:
         GuidinoError: If the file cannot be written; nothing of it is left then.
     """
     file = Path(file)
-    _remove_leftovers(file)
-    unfinished = file.with_name(f"{UNFINISHED}{os.getpid()}-{file.name}")
+    remove_leftovers(file.parent, file.name)
+    unfinished = unfinished_path(file)
     try:
         yield unfinished
         unfinished.replace(file)
@@ -58,8 +77,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     _refuse_existing(folder)
-    _remove_leftovers(folder)
-    unfinished = folder.with_name(f"{UNFINISHED}{os.getpid()}-{folder.name}")
+    remove_leftovers(folder.parent, folder.name)
+    unfinished = unfinished_path(folder)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -81,9 +100,8 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{UNFINISHED}*"):
-            _remove_if_left_over(leftover)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{UNFINISHED}{os.getpid()}-") as temporary:
+        remove_leftovers(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_mark_of_host()}{os.getpid()}-") as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             old.mkdir()
@@ -116,20 +134,23 @@ def _refuse_existing(path: Path) -> None:
         raise GuidinoError(f"{path} exists already; give another name, or remove it")
 
 
-def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f"{UNFINISHED}*-{path.name}"):
-        _remove_if_left_over(leftover)
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes of this host that are no longer there did not finish in `folder`.
 
-
-def _remove_if_left_over(path: Path) -> None:
-    """Remove what a process that is no longer there did not finish."""
-    process = path.name.removeprefix(UNFINISHED).partition("-")[0]
-    if not process.isdigit() or _is_running(int(process)):
-        return
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    Args:
+        folder: Where they wrote; it need not exist.
+        name: Of what they were writing; empty: whatever it was.
+    """
+    mark = _mark_of_host()
+    wanted = unfinished_path(folder / name).name.removeprefix(mark).partition("-")[2] if name else ""
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        process, _, written = leftover.name.removeprefix(mark).partition("-")
+        if not process.isdigit() or (name and written != wanted) or _is_running(int(process)):
+            continue  # also what another host writes, and whether that goes on is not known here
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -142,6 +163,23 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def read_text(file: Path) -> str:
+    """The text of a regular file in UTF-8, without its byte order mark.
+
+    Raises:
+        GuidinoError: If the file is not there, cannot be read, or is of a kind that may never end, such as a FIFO.
+        ValueError: If it is not in UTF-8.
+    """
+    try:
+        if not stat.S_ISREG(Path(file).stat().st_mode):
+            raise GuidinoError(f"{file} is no regular file; expected a file with text in it")
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise GuidinoError(f"{file} does not exist") from error
+    except OSError as error:
+        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
 def read_json(file: Path, kind: type[Json]) -> Json:
     """The object (`kind` dict) or list in a JSON file, with or without a byte order mark.
 
@@ -149,11 +187,7 @@ def read_json(file: Path, kind: type[Json]) -> Json:
         GuidinoError: If the file is not there, cannot be read, is no JSON, or holds something else.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise GuidinoError(f"{file} does not exist") from error
-    except OSError as error:
-        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+        content = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise GuidinoError(f"{file} is no JSON file, or was cut short: {error}") from error
     if not isinstance(content, kind):

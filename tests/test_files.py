@@ -1,0 +1,78 @@
+"""Files appear whole or not at all; what was left over goes, what is being written stays."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_guidino import files
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import filled_folder, read_json, unfinished_path, whole_file, whole_folder
+
+
+@pytest.fixture(scope="module")
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def left(path: Path, process: int, monkeypatch: pytest.MonkeyPatch, host: str | None = None) -> Path:
+    """What `process` of `host` (None: this one) has left of its writing of `path`."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process)
+        if host is not None:
+            patch.setattr(socket, "gethostname", lambda: host)
+        unfinished = unfinished_path(path)
+    unfinished.mkdir(parents=True)
+    (unfinished / "half").write_text("half")
+    return unfinished
+
+
+def write(path: Path, how: str) -> None:
+    if how == "file":
+        with whole_file(path) as file:
+            file.write_text("whole")
+    elif how == "folder":
+        with whole_folder(path) as folder:
+            (folder / "part").write_text("whole")
+    else:
+        with filled_folder(path.parent) as folder:
+            (folder / path.name).write_text("whole")
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "into a folder"])
+def test_only_what_this_host_s_dead_processes_left_goes(how, gone, tmp_path, monkeypatch):
+    path = tmp_path / "a[1]*.json"
+    dead = left(path, gone, monkeypatch)
+    alive = left(path, os.getppid(), monkeypatch)
+    elsewhere = left(path, gone, monkeypatch, host="node-17.cluster")
+    write(path, how)
+    assert not dead.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere])
+
+
+def test_what_others_write_is_no_leftover_of_a_file(gone, tmp_path, monkeypatch):
+    other = left(tmp_path / "b-a.json", gone, monkeypatch)
+    write(tmp_path / "a.json", "file")
+    assert other.exists()
+
+
+def test_the_longest_name_can_be_written(tmp_path, gone, monkeypatch):
+    path = tmp_path / ("ä" * 125 + ".json")
+    dead = left(path, gone, monkeypatch)
+    write(path, "file")
+    assert list(tmp_path.iterdir()) == [path]
+    assert not dead.exists()
+
+
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(GuidinoError, match=r"a\.json is no regular file"):
+        read_json(tmp_path / "a.json", dict)
+    with pytest.raises(GuidinoError, match="/dev/zero is no regular file"):
+        files.read_text(Path("/dev/zero"))
