@@ -10,7 +10,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,14 +80,16 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     remove_leftovers(folder.parent, folder.name)
     unfinished = unfinished_path(folder)
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _refuse_existing(folder)
-        unfinished.rename(folder)
+        with _removed_unless_filled(_make(folder.parent)):
+            try:
+                unfinished.mkdir()
+                yield unfinished
+                _refuse_existing(folder)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager
@@ -99,9 +101,10 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made = _make(folder)
         remove_leftovers(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_mark_of_host()}{os.getpid()}-") as temporary:
+        prefix = f"{_mark_of_host()}{os.getpid()}-"
+        with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             old.mkdir()
@@ -109,6 +112,25 @@ def filled_folder(folder: Path) -> Iterator[Path]:
             _move_all(new, folder, old)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder and those above it where they are not there; returns the new ones, the innermost first."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+@contextmanager
+def _removed_unless_filled(folders: list[Path]) -> Iterator[None]:
+    """Leave no empty folders where nothing came into them."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty: others write there too
+            for folder in folders:
+                folder.rmdir()
+        raise
 
 
 def _move_all(source: Path, target: Path, old: Path) -> None:

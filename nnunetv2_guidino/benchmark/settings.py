@@ -12,12 +12,11 @@ import yaml
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_text
 
-
 MOST_VALUES = 10_000  # of a file, those that stand for others by an alias (*name) counted as often as they stand there
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently take the last, and aliases that grow without end."""
+    """Refuses a key that stands twice, of which YAML would silently take the last, and aliases that grow too far."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -26,7 +25,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merged = "tag:yaml.org,2002:merge"  # <<, which may stand beside keys that it brings
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merged]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"the key {key} stands twice", problem_mark=node.start_mark)

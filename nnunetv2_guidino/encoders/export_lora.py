@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nnunetv2_guidino.encoders.names import ENCODER_PREFIX, network_to_stable, s
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
+from nnunetv2_guidino.plans import guide_of
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -45,7 +45,7 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
     for file in (plans, weights_file):
         if not file.is_file():
             raise GuidinoError(f"{file} does not exist; expected a folder as nnUNetv2_train leaves it")
-    config = GuideConfig.from_plans(read_json(plans, dict))
+    config = guide_of(read_json(plans, dict), plans)
     if config.lora is None or config.encoder_config is None:
         raise GuidinoError(f"{plans}: this model was not trained with LoRA (guidino.lora is null)")
     model, layers = _adapted(config, _network_weights(weights_file), weights_file)
@@ -59,15 +59,16 @@ def _network_weights(file: Path) -> dict[str, Tensor]:
     try:
         # nnU-Net's checkpoints hold more than tensors
         return dict(torch.load(file, map_location="cpu", weights_only=False)["network_weights"])
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {error}") from error
+    except Exception as error:  # zip, pickle and whatever a foreign file asks for
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {reason}") from error
 
 
 def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:
     """peft's model with the adapters among `weights`, all of them and no others, and the names of its layers."""
     assert config.lora is not None  # seen to by the caller, and so is the next
     assert config.encoder_config is not None
-    vit = build_vit(config.encoder_config)
+    vit = build_vit(config.encoder_config, f"guidino.encoder_config in {file.parents[1] / 'plans.json'}")
     family = family_of(config.encoder_config["model_type"])
     stable = network_to_stable(weights, family)
     adapters = {name.removeprefix(ENCODER_PREFIX): value for name, value in stable.items() if ".lora_" in name}

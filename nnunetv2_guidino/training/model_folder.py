@@ -14,7 +14,7 @@ from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
 from nnunetv2_guidino.guide.record import RECORD, read_record
-from nnunetv2_guidino.plans import first_difference
+from nnunetv2_guidino.plans import first_difference, guide_of
 
 # The encoder may lie elsewhere and the libraries may be others; its weights' hash and architecture are compared.
 OF_ONE_FOLD = ("encoder", "versions")
@@ -43,7 +43,7 @@ class ModelFolder:
         if not self.plans_file.exists():
             return None
         plans = read_json(self.plans_file, dict)
-        return GuideConfig.from_plans(plans) if PLANS_KEY in plans else None
+        return guide_of(plans, self.plans_file) if PLANS_KEY in plans else None
 
     def shared(self) -> GuideConfig | None:
         """The guide by which this fold has to go; None where there is none yet, or no other fold to share it with.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pairs import convert, draw_image, draw_mask, save, thin_lines
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 Capture = pytest.CaptureFixture[str]
 

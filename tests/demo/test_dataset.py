@@ -44,7 +44,10 @@ def three_plateaus(folder):
         (lambda folder: (folder / "masks" / "p3.png").unlink(), "p3 .*not in both images/ and masks/"),
         (lambda folder: (folder / "images" / "p3.png").unlink(), "p3 .*not in both images/ and masks/"),
         (lambda folder: [(folder / kind / "p3.png").unlink() for kind in ("images", "masks")], "at least 10 .*found 9"),
-        (lambda folder: Image.new("L", (5, 5)).save(folder / "masks" / "p3.png"), "p3.png: .* differ in size .* mask 5×5"),
+        (
+            lambda folder: Image.new("L", (5, 5)).save(folder / "masks" / "p3.png"),
+            "p3.png: .* differ in size",
+        ),
         (lambda folder: (folder / "masks" / "p3.jpg").touch(), "p3.png: p3.jpg has the same name but for its ending"),
         (three_plateaus, "p3.png: is no two-level mask"),
         (lambda folder: (folder / "images" / "p3.png").write_text("no image"), "p3.png: is no image"),
