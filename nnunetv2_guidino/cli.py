@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from nnunetv2_guidino import __version__
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import printable
 
 SUBCOMMANDS = {  # each is a module of that name in commands/
     "convert": "convert a data set as published to nnU-Net's raw format",
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(name, str(error), 1)
     except KeyboardInterrupt:
         return _complain(name, "interrupted", 130)
+    except MemoryError as error:
+        return _complain(name, f"not enough memory. {error}".strip(), 1)
     except BrokenPipeError:  # whoever read the output has gone, such as `head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  Python flushes it at exit
         return 141
@@ -67,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(name: str, message: str, code: int) -> int:
+    """Print what is wrong, and nothing that drives a terminal: names and keys come from files of anybody."""
     prefix = f"guidino {name}: " + ("" if code == 130 else "error: ")
-    print(f"{prefix}{message}", file=sys.stderr)
+    print(prefix + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return code
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import tempfile
-import time
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,21 +18,22 @@ from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
 UNFINISHED = ".writing-"  # begins the names of what is not yet whole
-LONGEST_WRITING = 86400  # seconds, after which what another machine writes counts as left over
+LONGEST = 255  # bytes of a file's name
 
 
-def unfinished_beside(path: Path) -> Path:
-    """Where this process writes what becomes `path`: its name says which process of which machine that is."""
-    return path.with_name(f"{_of_this_process()}-{path.name}")
+def unfinished_path(path: Path) -> Path:
+    """Where what is to become `path` is written: beside it, with its ending, and with the host and process that write.
+
+    A disk may be shared, and only its own host knows whether a process is still there.
+    """
+    mark = f"{_mark_of_host()}{os.getpid()}-"
+    room = LONGEST - len(mark.encode())
+    return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
 
 
-def _of_this_process() -> str:
-    return f"{UNFINISHED}{os.getpid()}{_machine()}"
-
-
-def _machine() -> str:
-    """By a few letters, as names of files cannot be long."""
-    return f"@{zlib.crc32(socket.gethostname().encode()):08x}"
+def _mark_of_host() -> str:
+    """How the names of what this host has not finished begin."""
+    return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def whole_file(file: Path) -> Iterator[Path]:
         GuidinoError: If the file cannot be written; nothing of it is left then.
     """
     file = Path(file)
-    _remove_leftovers(file)
-    unfinished = unfinished_beside(file)
+    remove_leftovers(file.parent, file.name)
+    unfinished = unfinished_path(file)
     try:
         yield unfinished
         unfinished.replace(file)
@@ -77,17 +77,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     _refuse_existing(folder)
-    _remove_leftovers(folder)
-    unfinished = unfinished_beside(folder)
+    remove_leftovers(folder.parent, folder.name)
+    unfinished = unfinished_path(folder)
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _refuse_existing(folder)
-        unfinished.rename(folder)
+        with _removed_unless_filled(_make(folder.parent)):
+            try:
+                unfinished.mkdir()
+                yield unfinished
+                _refuse_existing(folder)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager
@@ -99,10 +101,10 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{UNFINISHED}*"):
-            _remove_if_left_over(leftover)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_of_this_process()}-") as temporary:
+        made = _make(folder)
+        remove_leftovers(folder)
+        prefix = f"{_mark_of_host()}{os.getpid()}-"
+        with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             old.mkdir()
@@ -110,6 +112,25 @@ def filled_folder(folder: Path) -> Iterator[Path]:
             _move_all(new, folder, old)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder and those above it where they are not there; returns the new ones, the innermost first."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+@contextmanager
+def _removed_unless_filled(folders: list[Path]) -> Iterator[None]:
+    """Leave no empty folders where nothing came into them."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty: others write there too
+            for folder in folders:
+                folder.rmdir()
+        raise
 
 
 def _move_all(source: Path, target: Path, old: Path) -> None:
@@ -135,35 +156,23 @@ def _refuse_existing(path: Path) -> None:
         raise GuidinoError(f"{path} exists already; give another name, or remove it")
 
 
-def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f"{UNFINISHED}*-{glob.escape(path.name)}"):
-        _remove_if_left_over(leftover)
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes of this host that are no longer there did not finish in `folder`.
 
-
-def _remove_if_left_over(path: Path) -> None:
-    """Remove what a process that is no longer there did not finish.
-
-    Of processes on other machines nothing is known: what they write is left alone for a day.
+    Args:
+        folder: Where they wrote; it need not exist.
+        name: Of what they were writing; empty: whatever it was.
     """
-    process, _, rest = path.name.removeprefix(UNFINISHED).partition("@")
-    if not process.isdigit():
-        return
-    if f"@{rest}".startswith(f"{_machine()}-"):
-        if _is_running(int(process)):
-            return
-    elif not _is_old(path):
-        return
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > LONGEST_WRITING
-    except OSError:
-        return False  # finished meanwhile
+    mark = _mark_of_host()
+    wanted = unfinished_path(folder / name).name.removeprefix(mark).partition("-")[2] if name else ""
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        process, _, written = leftover.name.removeprefix(mark).partition("-")
+        if not process.isdigit() or (name and written != wanted) or _is_running(int(process)):
+            continue  # also what another host writes, and whether that goes on is not known here
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -176,6 +185,23 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def read_text(file: Path) -> str:
+    """The text of a regular file in UTF-8, without its byte order mark.
+
+    Raises:
+        GuidinoError: If the file is not there, cannot be read, or is of a kind that may never end, such as a FIFO.
+        ValueError: If it is not in UTF-8.
+    """
+    try:
+        if not stat.S_ISREG(Path(file).stat().st_mode):
+            raise GuidinoError(f"{file} is no regular file; expected a file with text in it")
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise GuidinoError(f"{file} does not exist") from error
+    except OSError as error:
+        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
 def read_json(file: Path, kind: type[Json]) -> Json:
     """The object (`kind` dict) or list in a JSON file, with or without a byte order mark.
 
@@ -183,11 +209,7 @@ def read_json(file: Path, kind: type[Json]) -> Json:
         GuidinoError: If the file is not there, cannot be read, is no JSON, or holds something else.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise GuidinoError(f"{file} does not exist") from error
-    except OSError as error:
-        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+        content = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise GuidinoError(f"{file} is no JSON file, or was cut short: {error}") from error
     if not isinstance(content, kind):

@@ -118,7 +118,6 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     Raises:
         GuidinoError: For an unknown key or a bad value.
     """
-    GuideConfig.from_plans(plans)  # what is wrong in the source is said of the source
     section = {key: value for key, value in plans.get(PLANS_KEY, {}).items() if key not in FILLED_IN}
     for key, value in given.items():
         if key == "format":
@@ -131,6 +130,14 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
             raise GuidinoError(f"{PLANS_KEY}.{key} is unknown; only lora has settings of its own")
     complete = GuideConfig.from_plans({PLANS_KEY: section}).to_plans()
     return {key: value for key, value in complete.items() if key == "format" or key not in FILLED_IN}
+
+
+def guide_of(plans: dict[str, Any], file: Path) -> GuideConfig:
+    """The guide that plans describe, those without a section the default one; errors name the file they are from."""
+    try:
+        return GuideConfig.from_plans(plans)
+    except GuidinoError as error:
+        raise GuidinoError(f"{file}: {error}") from error
 
 
 def read_plans(file: Path) -> dict[str, Any]:

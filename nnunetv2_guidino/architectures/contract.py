@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from nnunetv2_guidino.errors import GuidinoError
 
 
+def nearest_multiples(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
+    """The nearest sides that are multiples of the divisor's, one at least; the larger where two are equally near."""
+    return [max(1, (2 * side + by) // (2 * by)) * by for side, by in zip(patch_size, divisor, strict=True)]
+
+
 @dataclass(frozen=True)
 class Description:
     """What a network says of itself. A foreign network may leave most of it open.
@@ -45,7 +50,7 @@ class Description:
             return
         if len(patch_size) != len(self.divisor):
             raise GuidinoError(f"{self.name} is for {len(self.divisor)} dimensions, not for patch_size {patch_size!r}")
-        nearest = [max(1, round(side / by)) * by for side, by in zip(patch_size, self.divisor, strict=True)]
+        nearest = nearest_multiples(patch_size, self.divisor)
         if nearest != list(patch_size):
             raise GuidinoError(
                 f"patch_size is {list(patch_size)}, but the sides of {self.name} must be multiples of "

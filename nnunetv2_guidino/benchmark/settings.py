@@ -10,17 +10,36 @@ from typing import Any
 import yaml
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import read_text
+
+MOST_VALUES = 10_000  # of a file, those that stand for others by an alias (*name) counted as often as they stand there
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently take the last."""
+    """Refuses a key that stands twice, of which YAML would silently take the last, and aliases that grow too far."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if _count(node, {}) > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"it holds more than {MOST_VALUES} values")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merged = "tag:yaml.org,2002:merge"  # <<, which may stand beside keys that it brings
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merged]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"the key {key} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _count(node: Any, known: dict[int, int]) -> int:
+    """The number of values in a node, each alias with all that it stands for."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read_yaml(file: Path) -> Section:
@@ -30,11 +49,7 @@ def read_yaml(file: Path) -> Section:
         GuidinoError: If the file is not there, cannot be read, is no YAML, has a key twice, or holds something else.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError as error:
-        raise GuidinoError(f"{file} does not exist") from error
-    except OSError as error:
-        raise GuidinoError(f"{file} cannot be read: {error.strerror or error}") from error
+        content = yaml.load(read_text(file), _Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise GuidinoError(f"{file} is not a YAML file: {' '.join(str(error).split())}") from error
     return Section(file, "", content)

@@ -14,7 +14,7 @@ from nnunetv2_guidino.conversion.image_files import is_grey, on_black
 from nnunetv2_guidino.conversion.labels import IGNORE
 from nnunetv2_guidino.conversion.masks import Evidence, MaskReading, TwoLevels, decide_cut, examine
 from nnunetv2_guidino.conversion.reading import Exif, UnclearOrientationError, UnreadableError, read_pair
-from nnunetv2_guidino.conversion.sources import printable
+from nnunetv2_guidino.printable import printable
 
 SHOWN = 10  # names in a message
 

@@ -22,7 +22,7 @@ from nnunetv2_guidino.conversion.pairing import Found, find_pairs
 from nnunetv2_guidino.conversion.placing import complete_or_absent
 from nnunetv2_guidino.conversion.preview import draw_preview
 from nnunetv2_guidino.conversion.reading import Exif
-from nnunetv2_guidino.conversion.sources import SourceFile, list_files, printable
+from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.conversion.splits import advice_on_few, read_split
 from nnunetv2_guidino.conversion.target import (
     install_splits,
@@ -37,6 +37,7 @@ from nnunetv2_guidino.conversion.target import (
 from nnunetv2_guidino.conversion.workers import map_cases
 from nnunetv2_guidino.conversion.writing import Size, Treatment, write_dataset
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import printable
 
 MOST_PIXELS = 2**27  # of a resized image
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import decode
 from nnunetv2_guidino.conversion.mask_levels import FEW, WINDOW, Array, in_windows, label_values, two_levels
 from nnunetv2_guidino.conversion.sources import SourceFile
 
@@ -222,17 +221,3 @@ def _decided(masks: Sequence[tuple[SourceFile, Evidence]], reading: TwoLevels, r
     assert reading.cut is not None
     labels = [frozenset({int(found.lowest > reading.cut), int(found.highest > reading.cut)}) for _, found in masks]
     return Decision(reading, rule, [], labels)
-
-
-def read_mask(file: SourceFile) -> tuple[Array, int]:
-    """Labels 0 and 1 (height, width), uint8, of one upright mask of two levels, and the level of its foreground.
-
-    This one mask decides where it is cut: half of its range, be that 0/1, 0/255, two colours of a palette or a JPEG's
-    noise around them.
-
-    Raises ValueError for a third plateau, and OSError.
-    """
-    levels = TWO_LEVELS.levels(decode(file, deep=True).upright)
-    found = examine(levels)
-    top = found.area or found.highest
-    return (levels > top / 2).astype(np.uint8), top

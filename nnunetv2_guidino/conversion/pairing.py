@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nnunetv2_guidino.conversion.dataset import Dataset, SourcePair
-from nnunetv2_guidino.conversion.sources import SourceFile, printable
+from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.printable import printable
 
 LONGEST = 255  # bytes of a file's name
 Key = tuple[str, str]  # part, stem

@@ -14,11 +14,12 @@ from typing import Any
 from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX
 from nnunetv2_guidino.conversion.image_files import as_image, decode, is_grey, on_black
 from nnunetv2_guidino.conversion.pairing import LONGEST
-from nnunetv2_guidino.conversion.sources import SourceFile, list_files, printable
+from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.conversion.workers import map_cases
 from nnunetv2_guidino.conversion.writing import Size, no_formula, resized, save_new, write_mapping
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
+from nnunetv2_guidino.printable import printable
 
 ENDINGS = (".png", ".bmp", ".tif")  # of the pictures that nnU-Net reads and writes
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
@@ -47,9 +48,11 @@ class ModelInput:
             raise GuidinoError(f"{file}: expected the keys channel_names and file_ending, as nnU-Net writes them")
         names = [str(name) for name in channels.values()]
         if ending not in ENDINGS:
-            raise GuidinoError(f"{model}: takes {ending} files; only {', '.join(ENDINGS)} can be made of pictures")
+            raise GuidinoError(f"{file}: the model takes {ending} files; pictures become {', '.join(ENDINGS)}")
         if len(names) not in MODES or (len(names) > 1 and not {name.lower() for name in names} <= COLOURS):
-            raise GuidinoError(f"{model}: has the channels {', '.join(names)}; pictures give one of grey, or R, G, B")
+            raise GuidinoError(
+                f"{file}: the model has the channels {', '.join(names)}; pictures give one of grey, or R, G, B"
+            )
         return cls(MODES[len(names)], ending, _training_size(description, file))
 
 

@@ -54,7 +54,9 @@ def convert_predictions(predictions: Path, images: Path, output: Path, processes
     description = read_json(predictions / "dataset.json", dict)
     ending = description.get("file_ending")
     if ending not in ENDINGS:
-        raise GuidinoError(f"{predictions}: holds {ending} files; expected pictures: {', '.join(ENDINGS)}")
+        raise GuidinoError(
+            f"{predictions / 'dataset.json'}: the folder holds {ending} files; expected pictures: {', '.join(ENDINGS)}"
+        )
     labels = _labels(description.get("labels"), predictions / "dataset.json")
     names = sorted(file.name.removesuffix(ending) for file in predictions.glob(f"[!.]*{ending}"))
     if not names:
@@ -114,12 +116,14 @@ def _write(
 ) -> str | None:
     """Write the masks and the overlay of a case; returns what is wrong with it."""
     name, size = case
-    file = SourceFile(predictions, f"{name}{ending}")
+    file, of_image = SourceFile(predictions, f"{name}{ending}"), SourceFile(images, f"{name}_0000{ending}")
+    reading = file
     try:
         values = label_values(decode(file, deep=True).stored, coloured=False)
-        image = decode(SourceFile(images, f"{name}_0000{ending}")).upright.convert("RGB")
+        reading = of_image
+        image = decode(of_image).upright.convert("RGB")
     except Exception as error:  # each of Pillow's decoders has its own way to fail on a damaged file
-        return f"{file}: it or its image in {images} cannot be read: {str(error) or type(error).__name__}"
+        return f"{reading}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
     if image.size != values.shape[::-1]:
         return f"{file}: has {values.shape[::-1]} pixels, but its image {image.size} (width, height)"
     for position, (label, of_label) in enumerate(labels.items()):

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import printable
 
 MAX_DEPTH = 3  # folders below SRC: SRC may be the parent of what a zip unpacked into a folder of its own
 MAX_BYTES = 512 * 2**20  # of one file: more than the largest picture Pillow opens, and what a worker can hold
@@ -53,11 +54,6 @@ class SourceFile:
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
             # RuntimeError: encrypted, or NotImplementedError: packed in a way that Python does not know
             raise ValueError(f"cannot be unpacked: {error}") from error
-
-
-def printable(text: str) -> str:
-    """The text with what would break a line or drive a terminal written as escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _check_size(size: int) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Fold, SourcePair, Split
-from nnunetv2_guidino.conversion.sources import MAX_BYTES, printable
+from nnunetv2_guidino.conversion.sources import MAX_BYTES
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.printable import printable
 
 FEWEST = 5  # training cases that nnU-Net can make its five folds of
 LONGEST = 4096  # letters of a path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import read_image
-from nnunetv2_guidino.conversion.masks import read_mask
+from nnunetv2_guidino.conversion.checking import inspect, judge
+from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, SourcePair
+from nnunetv2_guidino.conversion.image_files import as_image
+from nnunetv2_guidino.conversion.masks import TWO_LEVELS, MaskReading
+from nnunetv2_guidino.conversion.reading import read_pair
 from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
@@ -18,6 +22,7 @@ from nnunetv2_guidino.files import write_json
 
 FEWEST_PAIRS = 10
 HELDOUT_FRACTION = 0.2
+FOLDER = Dataset(900, "GuidinoDemo", IMAGES, MASKS, "images/NAME.png and masks/NAME.png", ("lesion",))
 
 
 class Pair(NamedTuple):
@@ -33,27 +38,14 @@ def phantom_cases(part: str, count: int, seed: int) -> list[Pair]:
     return [Pair(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
 
 
-def read_case(folder: Path, image_file: Path, mask_file: Path) -> Pair:
-    """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
-    try:
-        image = read_image(SourceFile(folder, f"images/{image_file.name}"), "RGB")
-    except (OSError, ValueError) as error:
-        raise GuidinoError(f"{image_file}: {error}") from error
-    try:
-        mask = Image.fromarray(read_mask(SourceFile(folder, f"masks/{mask_file.name}"))[0])
-    except (OSError, ValueError) as error:
-        raise GuidinoError(f"{mask_file}: {error}") from error
-    if image.size != mask.size:
-        raise GuidinoError(f"{mask_file} has {mask.size} pixels, but {image_file} has {image.size}.")
-    scale = SIZE / min(image.size)
-    if scale < 1:
-        reduced = (round(image.width * scale), round(image.height * scale))
-        image, mask = image.resize(reduced, Image.Resampling.BOX), mask.resize(reduced, Image.Resampling.NEAREST)
-    return Pair(image_file.stem, np.asarray(image), np.asarray(mask))
-
-
 def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases."""
+    """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases.
+
+    They are read as `guidino convert folder` reads them: masks by one rule for all, EXIF as both of a pair have it.
+
+    Raises:
+        GuidinoError: If a file has no counterpart or cannot be read, or the pairs are too few.
+    """
     files = {kind: _by_stem(folder / kind) for kind in ("images", "masks")}
     names = sorted(files["images"])
     if unpaired := sorted(set(names) ^ set(files["masks"])):
@@ -64,9 +56,41 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
             f"masks/, found {len(names)}."
         )
     np.random.default_rng(seed).shuffle(names)
-    cases = [read_case(folder, files["images"][name], files["masks"][name]) for name in names]
-    heldout = round(len(cases) * HELDOUT_FRACTION)
+    pairs = [
+        SourcePair(name, "", *(SourceFile(folder, f"{kind}/{files[kind][name].name}") for kind in ("images", "masks")))
+        for name in names
+    ]
+    heldout = round(len(pairs) * HELDOUT_FRACTION)
+    reading = _reading_of_masks(folder, pairs, frozenset(names[:heldout]))
+    cases = [_read_case(pair, reading) for pair in pairs]
     return cases[heldout:], cases[:heldout]
+
+
+def _reading_of_masks(folder: Path, pairs: list[SourcePair], heldout: frozenset[str]) -> MaskReading:
+    """How all masks are read; raises GuidinoError with the first problem of the pairs."""
+    inspections = [inspect(pair, TWO_LEVELS, may_be_grey=False, exif=None) for pair in pairs]
+    verdict = judge(FOLDER, pairs, inspections, heldout)
+    if verdict.problems:
+        more = f" ({len(verdict.problems)} problems in all)" if len(verdict.problems) > 1 else ""
+        raise GuidinoError(
+            f"{verdict.problems[0]}{more}. The demo has no options for masks and orientations; `guidino convert folder "
+            f"{shlex.quote(str(folder))}` has, and shows how such data are used"
+        )
+    return verdict.reading
+
+
+def _read_case(pair: SourcePair, reading: MaskReading) -> Pair:
+    """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
+    try:
+        picture, mask_picture, _ = read_pair(pair)
+        image, mask = as_image(picture, "RGB"), Image.fromarray(reading.labels(mask_picture))
+    except ValueError as error:
+        raise GuidinoError(f"{pair.image}: was right when it was checked, and no longer is: {error}") from error
+    scale = SIZE / min(image.size)
+    if scale < 1:
+        reduced = (round(image.width * scale), round(image.height * scale))
+        image, mask = image.resize(reduced, Image.Resampling.BOX), mask.resize(reduced, Image.Resampling.NEAREST)
+    return Pair(pair.name, np.asarray(image), np.asarray(mask))
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -57,7 +57,8 @@ def configuration(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:
     try:
         return AutoConfig.for_model(**kept)
     except Exception as error:  # each of transformers' configurations fails in its own way
-        raise GuidinoError(f"{where}: no {kept['model_type']} can be made of this: {error}") from error
+        reason = " ".join(str(error).split())
+        raise GuidinoError(f"{where}: no {kept['model_type']} can be made of this: {reason}") from error
 
 
 def build_vit(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:

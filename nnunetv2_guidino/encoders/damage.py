@@ -30,6 +30,8 @@ def check_files(folder: Path) -> None:
 
 
 def _damage(file: Path) -> str | None:
+    if file.exists() and not file.is_file():
+        return "is no regular file"
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(1024)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from nnunetv2_guidino.encoders.names import ENCODER_PREFIX, network_to_stable, s
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
-from nnunetv2_guidino.plans import check_recorded_guide
+from nnunetv2_guidino.plans import check_recorded_guide, guide_of
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -47,7 +46,7 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
         if not file.is_file():
             raise GuidinoError(f"{file} does not exist; expected a folder as nnUNetv2_train leaves it")
     plans = read_json(plans_file, dict)
-    config = GuideConfig.from_plans(plans)
+    config = guide_of(plans, plans_file)
     if config.lora is None or config.encoder_config is None:
         raise GuidinoError(f"{plans_file}: this model was not trained with LoRA (guidino.lora is null)")
     content = _read(weights_file)
@@ -64,15 +63,16 @@ def _read(file: Path) -> dict[str, Any]:
         # nnU-Net's checkpoints hold more than tensors
         content = torch.load(file, map_location="cpu", weights_only=False)
         return {**content, "network_weights": dict(content["network_weights"])}
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {error}") from error
+    except Exception as error:  # zip, pickle and whatever a foreign file asks for
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {reason}") from error
 
 
 def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:
     """peft's model with the adapters among `weights`, all of them and no others, and the names of its layers."""
     assert config.lora is not None  # seen to by the caller, and so is the next
     assert config.encoder_config is not None
-    vit = build_vit(config.encoder_config)
+    vit = build_vit(config.encoder_config, f"guidino.encoder_config in {file.parents[1] / 'plans.json'}")
     family = family_of(config.encoder_config["model_type"])
     stable = network_to_stable(weights, family)
     adapters = {name.removeprefix(ENCODER_PREFIX): value for name, value in stable.items() if ".lora_" in name}

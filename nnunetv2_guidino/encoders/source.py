@@ -240,7 +240,11 @@ def file_sha256(paths: Sequence[Path]) -> str:
 def _licence(folder: Path, encoder: str, config: Any) -> tuple[str, str | None]:
     """Name and address, from the model card beside the weights, else from the family and the hub's page."""
     card = folder / "README.md"
-    metadata = (metadata_load(card) if card.is_file() else None) or {}
+    try:
+        metadata = (metadata_load(card) if card.is_file() else None) or {}
+    except Exception:  # other letters, or YAML that is none; what it says of the licence is of no use then
+        metadata = {}
+    metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
     name = metadata.get("license_name") or metadata.get("license")
     if name in (None, "other") and "dinov3" in f"{config.model_type} {getattr(config, 'architecture', '')}":
         name = "dinov3-license"

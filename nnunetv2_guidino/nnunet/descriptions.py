@@ -25,8 +25,10 @@ def said_of(file: Path, purpose: str) -> Iterator[None]:
     """
     try:
         yield
-    except (GuidinoError, MemoryError):
+    except GuidinoError:
         raise
+    except MemoryError as error:  # also for a size that a damaged file names
+        raise GuidinoError(f"{file} {purpose}: it needs more memory than there is") from error
     except KeyError as error:
         raise GuidinoError(f"{file} {purpose}: the key {error} is missing") from error
     except Exception as error:  # each of nnU-Net's classes fails in its own way
@@ -104,7 +106,7 @@ def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any,
         if len(sides) not in (2, 3) or min(sides) < 1:
             raise ValueError(f"patch_size is {settings.patch_size}; expected two or three sides")
         for key, kind in _NEEDED.items():
-            if not isinstance(settings.configuration[key], kind):
+            if not isinstance(settings.configuration[key], kind) or settings.configuration[key] in ([], ""):
                 raise ValueError(f"{key} is {_shown(settings.configuration[key])}; expected {kind.__name__}")
     return manager, settings
 

@@ -114,8 +114,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=False)
-    except MemoryError:
-        raise
+    except MemoryError as error:  # also for a size that a damaged file names
+        raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
     except Exception as error:  # zip, pickle and whatever a foreign file asks for
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GuidinoError(f"{file} cannot be read as a checkpoint, or was cut short: {reason}") from error
@@ -141,6 +141,8 @@ def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
             for name in names:
                 if getattr(owner, name) is None:
                     raise ValueError(f"nnU-Net has no {name} as it is named there")
+        if not isinstance(manager.foreground_intensity_properties_per_channel, dict):
+            raise ValueError("foreground_intensity_properties_per_channel is no object of channels")
 
 
 def _build_network(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.bounds import GIGABYTES
-from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.config import PLANS_KEY
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.nnunet.descriptions import read_configurations, read_dataset_json, said_of
@@ -18,7 +18,7 @@ from nnunetv2_guidino.planning.changes import change
 from nnunetv2_guidino.planning.differences import differences
 from nnunetv2_guidino.planning.encoder_name import absolute_encoder
 from nnunetv2_guidino.planning.trainable import check_gate, check_trainable
-from nnunetv2_guidino.plans import derive_plans, guide_settings, read_plans
+from nnunetv2_guidino.plans import derive_plans, guide_of, guide_settings, read_plans
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's own files beside the plans
 LONGEST_NAME = 100  # nnU-Net makes it a part of a folder's name
@@ -75,6 +75,7 @@ def plan(
     if configuration not in source["configurations"]:
         known = ", ".join(source["configurations"])
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
+    guide_of(source, source_file)  # what is wrong in the source is said of the source
     derived = derive_plans(source, output, _section(source, dict(settings or {})))
     changed = {change(derived, path, value) for path, value in (changes or {}).items()}
     dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
@@ -99,7 +100,7 @@ def guide_section(path: Path) -> dict[str, Any]:
         if not (path / "plans.json").is_file():
             raise GuidinoError(f"{path} has no plans.json; expected a trained model's folder, or a plans file")
         path = path / "plans.json"
-    return GuideConfig.from_plans(read_plans(path)).to_plans()
+    return guide_of(read_plans(path), path).to_plans()
 
 
 def _check_name(name: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_guidino.architectures.contract import describe
+from nnunetv2_guidino.architectures.contract import describe, nearest_multiples
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.positions import gated
@@ -77,10 +76,8 @@ def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] 
         return list(patch_size)
     if len(divisor) != len(patch_size):
         raise GuidinoError(f"{where}.patch_size is {list(patch_size)}; the network takes {len(divisor)} sides")
-    factors = [max(1, (2 * side + by) // (2 * by)) for side, by in zip(patch_size, divisor, strict=True)]
-    if math.prod(factors) == 1:
-        factors = [2] * len(factors)
-    return [factor * by for factor, by in zip(factors, divisor, strict=True)]
+    nearest = nearest_multiples(patch_size, divisor)
+    return nearest if nearest != list(divisor) else [2 * by for by in divisor]
 
 
 def _build(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> tuple[Any, int]:

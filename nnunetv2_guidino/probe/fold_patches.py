@@ -107,16 +107,30 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
     dataset = infer_dataset_class(str(fold.folder))(str(fold.folder), fold.cases[part])
     for case in fold.cases[part]:
         draw = random.Random(case)
-        data, segmentation, *_ = dataset.load_case(case)
-        labels = np.asarray(segmentation[0])
+        images, labels = _load(fold, dataset, case)
         inside = np.argwhere(np.isin(labels, fold.foreground_labels))
         for _ in range(per_case):
             center = inside[draw.randrange(len(inside))] if len(inside) else np.array(labels.shape) // 2
             box = _box_around(center, labels.shape, fold.patch_size, draw)
-            image = crop_and_pad_nd(np.asarray(data[:, center[0]]), box)
+            image = crop_and_pad_nd(images[:, center[0]], box)
             truth = crop_and_pad_nd(labels[None, center[0]], box)  # padded with background
             foreground, valid = np.isin(truth, fold.foreground_labels), truth != fold.ignore_label
             yield torch.from_numpy(image).float(), torch.from_numpy(foreground), torch.from_numpy(valid)
+
+
+def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
+    """A case's image (n, z, y, x) and labels (z, y, x); raises GuidinoError for a damaged or foreign one."""
+    file = fold.folder / case
+    with said_of(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
+        for ending in (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl"):
+            if (path := file.with_name(f"{case}{ending}")).exists() and not path.is_file():
+                raise ValueError(f"{path.name} is no regular file")
+        data, segmentation, *_ = dataset.load_case(case)
+        images, labels = np.asarray(data[:]), np.asarray(segmentation[0])
+        channels = len(fold.normalization_schemes)
+        if images.ndim != 4 or images.shape != (channels, *labels.shape):
+            raise ValueError(f"its shapes {images.shape} and {labels.shape} are not those of {channels} channels")
+    return images, labels
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:

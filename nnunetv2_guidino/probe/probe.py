@@ -13,6 +13,7 @@ from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.descriptions import read_configurations
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+from nnunetv2_guidino.plans import guide_of
 from nnunetv2_guidino.probe.fold_patches import Fold, read_fold
 from nnunetv2_guidino.probe.measure import Effort, Result, measure
 from nnunetv2_guidino.probe.report import write_results
@@ -81,7 +82,8 @@ def prepare(
         raise GuidinoError(f"--layers {layers}: expected numbers from 1")
     effort = Effort(seeds, steps, patches, usable_device(device))
     folder = preprocessed_folder(dataset)
-    config = GuideConfig.from_plans(read_configurations(folder / f"{plans}.json"))
+    plans_file = folder / f"{plans}.json"
+    config = guide_of(read_configurations(plans_file), plans_file)
     if encoder:
         config = replace(config, encoder=encoder)
     cases = read_fold(folder, plans, configuration, fold)

@@ -99,6 +99,8 @@ def test_nnunet_s_planned_networks_say_the_same_of_themselves_in_each_form():
     [
         ([30, 50], r"patch_size is \[30, 50\], but the sides of U must be multiples of \[4, 16\]: .* \[32, 48\]"),
         ([1, 16], r"the nearest is \[4, 16\]"),
+        ([2, 24], r"the nearest is \[4, 32\]"),
+        ([10, 16], r"the nearest is \[12, 16\]"),
         ([16, 16, 16], "U is for 2 dimensions"),
     ],
 )
@@ -154,7 +156,7 @@ def test_plans_of_what_there_is_not_are_refused(name, dimensions, message):
     ("patch_size", "entries", "message"),
     [
         ((32, 48), 6, "strides has 6 entries, but TinyArchitecture has 1 output .* with 3 entries only"),
-        ((30, 50), 3, r"patch_size is \[30, 50\], but .* must be multiples of \[4, 4\]: .* \[32, 48\]"),
+        ((30, 50), 3, r"patch_size is \[30, 50\], but .* must be multiples of \[4, 4\]: .* \[32, 52\]"),
     ],
 )
 def test_a_training_that_cannot_be_right_is_refused_when_it_is_built(patch_size, entries, message, planned_trainer):

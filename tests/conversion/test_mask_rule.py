@@ -6,20 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pairs import convert, draw_image, draw_mask, save
-from PIL import Image, ImageDraw, ImageFilter
+from pairs import convert, draw_image, draw_mask, save, thin_lines
+from PIL import Image, ImageFilter
 
 Capture = pytest.CaptureFixture[str]
-
-
-def thin_lines(seed: int, width: int = 7) -> tuple[Image.Image, np.ndarray]:
-    """Random lines on 1024², reduced to 256² with soft edges, and where at least half of a pixel is line."""
-    random = np.random.default_rng(seed)
-    mask = Image.new("L", (1024, 1024))
-    for _ in range(random.integers(3, 60)):
-        ImageDraw.Draw(mask).line(random.integers(0, 1024, 4).tolist(), fill=255, width=width)
-    soft = mask.resize((256, 256), Image.Resampling.BILINEAR)
-    return soft, np.asarray(soft) > 127
 
 
 def make_set(folder: Path, masks: list[Image.Image], ending: str = ".png") -> Path:

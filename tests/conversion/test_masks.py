@@ -19,7 +19,10 @@ from nnunetv2_guidino.conversion.sources import SourceFile
 def read_mask(file: SourceFile, values: tuple[int, ...] | None) -> tuple[np.ndarray, int]:
     """Labels by `values`, or of two levels, and the mask's range."""
     if values is None:
-        return masks.read_mask(file)
+        levels = masks.TWO_LEVELS.levels(decode(file, deep=True).upright)
+        found = masks.examine(levels)
+        top = found.area or found.highest
+        return (levels > top / 2).astype(np.uint8), top
     labels = masks.Values(values).labels(decode(file, deep=True).upright)
     return labels, int(labels.max())
 

@@ -171,8 +171,11 @@ PREDICTIONS = {
     "no labels": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".png"}'), "expected the key labels"),
     "volumes": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".nii.gz"}'), "holds .nii.gz files"),
     "torn": (lambda p, _: (p / "dataset.json").write_text('{"file'), "is no JSON file, or was cut short"),
-    "cut short": (lambda p, _: (p / "a.png").write_bytes((p / "a.png").read_bytes()[:60]), "a.png: it or its image"),
-    "no image": (lambda _, i: (i / "a_0000.png").unlink(), "a.png: it or its image"),
+    "cut short": (
+        lambda p, _: (p / "a.png").write_bytes((p / "a.png").read_bytes()[:60]),
+        "a.png: image file",
+    ),
+    "no image": (lambda _, i: (i / "a_0000.png").unlink(), "a_0000.png: No such file"),
     "other size": (lambda p, _: save(draw_mask((9, 9)), p / "a.png"), "has (9, 9) pixels, but its image (40, 30)"),
     "none": (lambda p, _: (p / "a.png").unlink(), "holds no predictions *.png"),
     "other table": (

@@ -20,6 +20,16 @@ def draw_mask(size: tuple[int, int] = (40, 30), level: int = 255) -> Image.Image
     return mask
 
 
+def thin_lines(seed: int, width: int = 7) -> tuple[Image.Image, np.ndarray]:
+    """Random lines on 1024², reduced to 256² with soft edges, and where at least half of a pixel is line."""
+    random = np.random.default_rng(seed)
+    mask = Image.new("L", (1024, 1024))
+    for _ in range(random.integers(3, 60)):
+        ImageDraw.Draw(mask).line(random.integers(0, 1024, 4).tolist(), fill=255, width=width)
+    soft = mask.resize((256, 256), Image.Resampling.BILINEAR)
+    return soft, np.asarray(soft) > 127
+
+
 def draw_image(size: tuple[int, int] = (40, 30), seed: int = 0, grey: bool = False) -> Image.Image:
     shape = (size[1], size[0]) if grey else (size[1], size[0], 3)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
