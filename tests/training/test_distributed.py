@@ -1,23 +1,18 @@
 """Training on two GPUs, played by two processes on the CPU: the same weights as one process on the whole batch."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planned
 import pytest
 import torch
-import torch.distributed as dist
-from guided_batches import WITH_IGNORE, SumOfOutputs, guided_batch
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer  # noqa: N813  the module
+from guided_batches import WITH_IGNORE, guided_batch
 from torch.multiprocessing.spawn import spawn
-from torch.nn.parallel import DistributedDataParallel
+from two_processes import NoLoss, loss_of_half, train, unseeded
 
 from nnunetv2_guidino.losses.guided import GuidedLoss
 
 pytestmark = pytest.mark.slow
 
-STEPS = 3
 TRAININGS: dict[str, dict[str, Any]] = {
     "labels": {"labels": {"background": 0, "a": 1, "b": 2}},
     "regions": {"labels": {"background": 0, "whole": [1, 2], "b": 2}, "regions_class_order": [1, 2]},
@@ -29,79 +24,6 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "gate at the input, no guide loss": {"guide": {"gate": "input", "lambda_guide": 0.0}},
     "LoRA": {"guide": {"lora": {"dropout": 0.0}}},
 }
-
-
-def batches(trainer: Any) -> list[dict[str, Any]]:
-    """Whole ones: the foreground of their images differs in size, so that the boundaries of the halves do too."""
-    generator = torch.Generator().manual_seed(0)
-    size = trainer.configuration_manager.patch_size
-    made = []
-    for _ in range(STEPS + 1):
-        data = torch.randn(4, 3, *size, generator=generator)
-        labels = torch.zeros(4, 1, *size)
-        for i in range(4):
-            labels[i, ..., 4 : 10 + 5 * i] = 1
-            labels[i, ..., 8:24, 6 : 8 + i] = len(trainer.label_manager.foreground_labels)
-        if trainer.label_manager.has_regions:
-            labels = torch.cat((labels > 0, labels == 2), dim=1)
-        half = (slice(None), slice(None), *[slice(None, None, 2)] * len(size))
-        made.append({"data": data, "target": [labels, labels[half]]})
-    return made
-
-
-def part_of(batch: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]:
-    own = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
-    return {"data": batch["data"][own], "target": [target[own] for target in batch["target"]]}
-
-
-def initialized(name: str, rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> Any:
-    """A trainer as run_ddp makes it: nnU-Net's initialize() wraps the network, in the midst of ours."""
-    torch.set_num_threads(1)
-    trainer = planned.build_trainer(name, fold=rank, batch_size=4, **settings)
-    if world_size > 1:
-        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-        # In place of CUDA, on which nnU-Net insists: the two lines in which its __init__ notices the process group,
-        # and the device on which it wraps.
-        trainer.is_ddp, trainer.local_rank = True, rank
-        nnunet_trainer.DDP = on_the_cpu
-    trainer.initialize()
-    return trainer
-
-
-def on_the_cpu(network: torch.nn.Module, device_ids: list[int]) -> DistributedDataParallel:
-    return DistributedDataParallel(network)
-
-
-def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> None:
-    """Some steps of the trainer's own; leaves weights and logged values."""
-    trainer = initialized("nnUNetTrainerGuiDINO_seed0", rank, world_size, folder, settings)
-    communicated: list[int] = []
-    if world_size > 1:
-        trainer.network.register_comm_hook(communicated, counting_hook)
-    parameters = [p for p in trainer.network.parameters() if p.requires_grad]
-    trainable = sum(p.numel() for p in parameters)
-    if isinstance(trainer.optimizer, torch.optim.AdamW):
-        # It makes whole steps of rounding errors: a bias before a normalisation has no other gradient.
-        trainer.optimizer = torch.optim.SGD(parameters, 1e-2)
-    trainer.network.train()
-    *training, validation = [part_of(batch, rank, world_size) for batch in batches(trainer)]
-    outputs = [trainer.train_step(batch) for batch in training]
-    if world_size > 1:
-        assert sum(communicated) == STEPS * trainable
-    trainer.on_train_epoch_end(outputs)
-    with torch.no_grad():
-        trainer.on_validation_epoch_end([trainer.validation_step(validation)])
-    logged = {name: values for name, values in trainer.logger.get_checkpoint().items() if values}
-    weights = trainer._guided_network().state_dict() if rank == 0 else {}
-    torch.save({"logged": logged, "weights": weights}, folder / f"{world_size}_{rank}.pt")
-    if world_size > 1:
-        dist.destroy_process_group()
-
-
-def counting_hook(communicated: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    communicated.append(bucket.buffer().numel())
-    future = dist.all_reduce(bucket.buffer() / dist.get_world_size(), async_op=True).get_future()
-    return future.then(lambda done: done.value()[0])
 
 
 @pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
@@ -117,18 +39,6 @@ def test_two_processes_train_as_one_does(settings, planned_trainer, tmp_path):
             np.testing.assert_allclose(rank["logged"][name], values, rtol=1e-4, err_msg=name)
 
 
-def unseeded(rank: int, folder: Path, settings: dict[str, Any]) -> None:
-    torch.manual_seed(rank)  # as different as two processes are
-    trainer = initialized("nnUNetTrainerGuiDINO", rank, 2, folder, settings)
-    before = {name: p.detach().clone() for name, p in trainer._guided_network().named_parameters()}
-    trainer.network.train()
-    for batch in batches(trainer)[:2]:
-        trainer.train_step(part_of(batch, rank, 2))
-    after = dict(trainer._guided_network().named_parameters())
-    torch.save({"before": before, "after": after}, folder / f"unseeded_{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.parametrize("lora", [None, {}], ids=["frozen", "LoRA"])
 def test_without_a_seed_the_processes_begin_and_stay_alike(lora, planned_trainer, tmp_path):
     spawn(unseeded, args=(tmp_path, {"guide": {"lora": lora}}), nprocs=2)
@@ -140,25 +50,6 @@ def test_without_a_seed_the_processes_begin_and_stay_alike(lora, planned_trainer
     trained = [name for name, parameter in first["before"].items() if not torch.equal(first["after"][name], parameter)]
     assert any(name.startswith("tokenbook.") for name in trained)
     assert any(".lora_B." in name for name in trained) == (lora is not None)
-
-
-def loss_of_half(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    outputs, targets = guided_batch(WITH_IGNORE, 2, 16, 24)
-    own = slice(rank, rank + 1)
-    outputs = [output.detach()[own].requires_grad_() for output in outputs]
-    GuidedLoss(NoLoss(), WITH_IGNORE, {"guide": 1.0, "boundary": 1.0})(
-        outputs, [target[own] for target in targets]
-    ).backward()
-    torch.save([output.grad for output in (outputs[0], outputs[2])], folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-class NoLoss(SumOfOutputs):
-    """nnU-Net's cross-entropy takes its mean over the valid pixels of each GPU apart."""
-
-    def forward(self, output, target):
-        return 0 * super().forward(output, target)
 
 
 def test_ignored_pixels_weigh_the_same_wherever_they_are(tmp_path):
