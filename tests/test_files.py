@@ -76,3 +76,14 @@ def test_what_may_never_end_is_not_read(tmp_path):
         read_json(tmp_path / "a.json", dict)
     with pytest.raises(GuidinoError, match="/dev/zero is no regular file"):
         files.read_text(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("written", [whole_folder, filled_folder])
+def test_no_folders_are_left_where_nothing_came_into_them(written, tmp_path):
+    with pytest.raises(ValueError, match="failed"), written(tmp_path / "a" / "b" / "c"):
+        raise ValueError("failed")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(ValueError, match="failed"), written(tmp_path / "kept" / "b"):
+        raise ValueError("failed")
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
