@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from nnunetv2_guidino import __version__, lists
+from nnunetv2_guidino.bounds import COUNT, PIXELS
 from nnunetv2_guidino.errors import GuidinoError
 
 DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
@@ -120,9 +121,8 @@ class GuideConfig:
             _check_type(name, getattr(self, name), expected)
         _check(bool(self.encoder), "encoder", self.encoder, "a name on the hub or a folder")
         _check(_is_layer(self.layer), "layer", self.layer, "null (the last), at least 1, or an ascending list of such")
-        _check(self.min_input_size >= 1, "min_input_size", self.min_input_size, "at least 1 pixel")
-        _check(self.prototypes >= 1, "prototypes", self.prototypes, "at least 1")
-        _check(self.slice_stride >= 1, "slice_stride", self.slice_stride, "at least 1 slice")
+        for name, bounds in (("min_input_size", PIXELS), ("prototypes", COUNT), ("slice_stride", COUNT)):
+            _check(getattr(self, name) in bounds, name, getattr(self, name), str(bounds))
         _check(self.classes is None or self.classes >= 1, "classes", self.classes, "at least 1")
         choices: dict[str, Iterable[str]] = {
             "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": lists.GATES,

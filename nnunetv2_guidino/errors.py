@@ -1,3 +1,6 @@
+"""The one error for whatever the user can put right."""
+
+
 class GuidinoError(Exception):
     """Something the user can put right. The message names the file or the key, what was expected and what to do.
 

@@ -18,6 +18,9 @@ FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions"
 OF_TRAINING = (
     "encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions"
 )  # fmt: skip
+# An encoder's name and folder may change, and a checkpoint has its weights; their hash must not.
+BUT_THE_WEIGHTS = tuple(key for key in OF_TRAINING if key != "encoder_source")
+RECORD = "_extra_state"  # of a guided network's state dict: its own account of its guide, under torch's name
 
 
 class Difference(NamedTuple):
@@ -57,6 +60,48 @@ def _differences(ours: Any, theirs: Any, path: str, but: Collection[str]) -> Ite
                 yield from _differences(ours[key], theirs[key], f"{path}.{key}".lstrip("."), but)
     elif ours != theirs:
         yield Difference(path, ours, theirs)
+
+
+def read_record(state: Any) -> GuideConfig:
+    """The settings in a state dict's record, a tensor of bytes."""
+    return GuideConfig.from_plans({PLANS_KEY: json.loads(bytes(state.tolist()))})
+
+
+def recorded_guide(content: Mapping[str, Any]) -> GuideConfig | None:
+    """The guide that one of nnU-Net's checkpoints was trained with, by its own account; None where it has none.
+
+    Args:
+        content: With network_weights, and mostly init_args.
+    """
+    record = content["network_weights"].get(RECORD)
+    if record is not None:
+        return read_record(record)
+    plans = (content.get("init_args") or {}).get("plans")
+    # Version 0.1.0 wrote no record. Without the classes, the section is what the training began with.
+    if isinstance(plans, Mapping) and (plans.get(PLANS_KEY) or {}).get("classes") is not None:
+        return GuideConfig.from_plans(plans)
+    return None
+
+
+def check_recorded_guide(file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
+    """Compare the guide that a checkpoint was trained with, key by key, before a network is built by plans.json.
+
+    Args:
+        file: The checkpoint's, for the message.
+        checkpoint: As read.
+        plans: Of plans.json in the model's folder.
+
+    Raises:
+        GuidinoError: If they differ, naming the first key that does.
+    """
+    recorded = recorded_guide(checkpoint)
+    if recorded is None:
+        return
+    if difference := first_difference(GuideConfig.from_plans(plans), recorded, but=BUT_THE_WEIGHTS):
+        raise GuidinoError(
+            f"{file} was trained with another guide: {difference.describe('in plans.json beside it', 'in it')}; put "
+            "the plans.json of this training back"
+        )
 
 
 def derive_plans(source_plans: dict[str, Any], name: str, guide: dict[str, Any]) -> dict[str, Any]:

@@ -141,10 +141,11 @@ def describe(network: Any) -> Description:
     name = type(network).__name__
     if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
         return Description(name)
-    channels, strides = (getattr(network.encoder, known, None) for known in ("output_channels", "strides"))
-    if channels is None or strides is None:
+    try:
+        channels, strides = network.encoder.output_channels, network.encoder.strides
+        divisor = np.prod(np.asarray(strides, dtype=int).reshape(len(channels), -1), axis=0)
+    except (AttributeError, TypeError, ValueError):  # there is none, or it means something else there
         return Description(name)
-    divisor = np.prod(np.asarray(strides).reshape(len(channels), -1), axis=0)
     return Description(
         name,
         outputs=len(channels) - 1,

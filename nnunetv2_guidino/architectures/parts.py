@@ -136,12 +136,12 @@ def padded(tensor: Tensor, multiple: int) -> Tensor:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H, W, C)"""
+    """The channels last: (B, C, H, W) -> (B, H, W, C)."""
     return tensor.permute(0, 2, 3, 1)
 
 
 def channels_first(tensor: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, C, H, W)"""
+    """The channels first: (B, H, W, C) -> (B, C, H, W)."""
     return tensor.permute(0, 3, 1, 2)
 
 

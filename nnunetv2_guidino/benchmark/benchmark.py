@@ -11,7 +11,7 @@ from nnunetv2_guidino.benchmark.collect import collect
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import Say, places, run_local
 from nnunetv2_guidino.benchmark.matrix import Matrix, find_matrix, read_matrix
-from nnunetv2_guidino.benchmark.prepare import Step, check_folds, dataset_names, missing_steps
+from nnunetv2_guidino.benchmark.prepare import Preparation, check_folds, dataset_names, missing_steps
 from nnunetv2_guidino.benchmark.script import write_script
 from nnunetv2_guidino.benchmark.slurm import Slurm, queue, run_slurm
 from nnunetv2_guidino.benchmark.state import State, resume_options, state_of
@@ -117,7 +117,7 @@ def _prepare(matrix: Matrix, name: str, launch: Launch, say: Say) -> None:
 
 
 def _write_or_say(
-    matrix: Matrix, output: Path, jobs: list[Job], preparation: list[Step], dry_run: bool, say: Say
+    matrix: Matrix, output: Path, jobs: list[Job], preparation: list[Preparation], dry_run: bool, say: Say
 ) -> Outcome:
     states = {job: state_of(job) for job in jobs}
     left = [job for job, state in states.items() if state is not State.DONE]

@@ -18,7 +18,7 @@ from nnunetv2_guidino.evaluation.compare import compare
 from nnunetv2_guidino.evaluation.evaluate import evaluate_model
 
 Cell = tuple[str, str, int | None]
-Place = tuple[int | None, str]  # a seed and a fold
+SeedAndFold = tuple[int | None, str]  # a seed and a fold
 
 
 def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path | None:
@@ -50,7 +50,7 @@ def _collect_cell(
     cell: Cell, jobs: list[Job], output: Path, tables: dict[str, list[pd.DataFrame]], notes: list[str]
 ) -> None:
     """Score and compare the methods on one data set, in one configuration, with one number of cases."""
-    places: dict[str, dict[Place, Job]] = {}
+    places: dict[str, dict[SeedAndFold, Job]] = {}
     for job in jobs:
         if is_done(job.folder):
             places.setdefault(job.method, {})[job.seed, job.fold] = job
@@ -83,13 +83,13 @@ def _collect_cell(
     tables["differences"].append(_labelled(compared.differences, labels))
 
 
-def common_places(of_methods: Sequence[set[Place]]) -> list[Place]:
+def common_places(of_methods: Sequence[set[SeedAndFold]]) -> list[SeedAndFold]:
     """Seeds and folds that all methods have, as many as make a whole grid: each fold with the same seeds."""
     shared = set.intersection(*of_methods) if of_methods else set()
     seeds, folds = {seed for seed, _ in shared}, {fold for _, fold in shared}
     whole_seeds = {seed for seed in seeds if all((seed, fold) in shared for fold in folds)}
     whole_folds = {fold for fold in folds if all((seed, fold) in shared for seed in seeds)}
-    grids: list[list[Place]] = [[(seed, fold) for seed in whole_seeds for fold in folds]]
+    grids: list[list[SeedAndFold]] = [[(seed, fold) for seed in whole_seeds for fold in folds]]
     grids += [[(seed, fold) for seed in seeds for fold in whole_folds]]
     grids += [[place for place in shared if place[0] == seed] for seed in seeds]
     largest = max(len(grid) for grid in grids)

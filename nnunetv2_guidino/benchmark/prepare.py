@@ -32,7 +32,7 @@ PLANNERS = {
 
 
 @dataclass(frozen=True)
-class Step:
+class Preparation:
     """Something that is missing: the command that makes it, and how it is made here."""
 
     command: list[str]
@@ -50,7 +50,7 @@ def dataset_names(datasets: list[str]) -> dict[str, str]:
     return names
 
 
-def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> list[Step]:
+def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> list[Preparation]:
     """What has to be made for a data set, in this order.
 
     Args:
@@ -68,7 +68,7 @@ def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> li
             if command[0] == "nnUNetv2_plan_and_preprocess" and processes is not None:
                 command += ["-npfp", str(processes)]
             log = folder_of("nnUNet_preprocessed") / name / "guidino_preparation.log"
-            steps.append(Step(command, lambda command=command, log=log: _run(command, log)))  # type: ignore[misc]
+            steps.append(Preparation(command, lambda command=command, log=log: _run(command, log)))  # type: ignore[misc]
     for method in matrix.methods:
         if method.base is not None and not _is_derived(matrix, folder, method):
             file = folder / f"{method.plans}.json"
@@ -76,7 +76,7 @@ def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> li
             command += ["-c", matrix.configurations[0]]
             for key, value in _given(matrix, method).items():
                 command += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
-            steps.append(Step(command, lambda method=method: _derive(matrix, folder, method), file))  # type: ignore[misc]
+            steps.append(Preparation(command, lambda method=method: _derive(matrix, folder, method), file))  # type: ignore[misc]
     return steps
 
 

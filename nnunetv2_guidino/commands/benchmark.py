@@ -10,13 +10,8 @@ from pathlib import Path
 
 from nnunetv2_guidino.benchmark.benchmark import LAUNCHERS, Launch, benchmark
 from nnunetv2_guidino.benchmark.slurm import Slurm
-
-
-def positive(text: str) -> int:
-    """Type of an option that is a whole number from 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return int(text)
+from nnunetv2_guidino.bounds import COUNT
+from nnunetv2_guidino.commands.options import add_device, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,28 +19,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("matrix", help="a YAML file (docs/reference/benchmark_matrix.md), or gates, low-data, encoders")
     parser.add_argument("-d", dest="datasets", nargs="+", metavar="DATASET", help="in place of the matrix's data sets")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="default: guidino_benchmark/NAME")
-    parser.add_argument(
-        "-device", "--device", dest="device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: cuda"
-    )
+    add_device(parser, default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands and their number")
     parser.add_argument(
         "--launcher", choices=LAUNCHERS, default="local", help="commands: write a shell script. Default: local"
     )
     parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="at once on this machine. Default: one on each GPU; on a CPU 1"
+        "--jobs", type=whole(COUNT), metavar="N", help="at once on this machine. Default: one on each GPU; on a CPU 1"
     )
-    parser.add_argument("-np", type=positive, metavar="N", help="processes of planning and preprocessing")
+    parser.add_argument("-np", type=whole(COUNT), metavar="N", help="processes of planning and preprocessing")
     slurm = parser.add_argument_group("for each training, with --launcher slurm")
     slurm.add_argument("--partition", metavar="NAME")
     slurm.add_argument(
         "--gpus", type=int, choices=range(0, 9), metavar="N", help="default: 1 with -device cuda, else 0"
     )
     slurm.add_argument(
-        "--minutes", type=positive, default=1440, help="time limit, at which it is requeued and resumes (default: 1440)"
+        "--minutes",
+        type=whole(COUNT),
+        default=1440,
+        help="time limit, at which it is requeued and resumes (default: 1440)",
     )
-    slurm.add_argument("--cpus", type=positive, default=8, metavar="N", help="cores (default: %(default)s)")
-    slurm.add_argument("--memory", type=positive, metavar="GB")
-    slurm.add_argument("--at-once", type=positive, default=256, metavar="N", help="of the array (default: 256)")
+    slurm.add_argument("--cpus", type=whole(COUNT), default=8, metavar="N", help="cores (default: %(default)s)")
+    slurm.add_argument("--memory", type=whole(COUNT), metavar="GB")
+    slurm.add_argument("--at-once", type=whole(COUNT), default=256, metavar="N", help="of the array (default: 256)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from nnunetv2_guidino.errors import GuidinoError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the converters of `guidino convert`, the way to images and predictions, and their options."""
     subparsers = parser.add_subparsers(required=True, metavar="CONVERTER")
     for name, (_, summary) in CONVERTERS.items():
         dataset = load_converter(name)
@@ -117,6 +118,7 @@ def _path(text: str) -> Path:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Convert, and print the report."""
     try:
         args.convert(args)
     except OSError as error:

@@ -90,6 +90,7 @@ class Evidence:
 
     @property
     def is_one_level(self) -> bool:
+        """Whether nothing tells two levels apart."""
         return self.highest - self.lowest <= (0 if self.levels <= FEW else self.highest / 8)
 
 

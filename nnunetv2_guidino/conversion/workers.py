@@ -34,6 +34,11 @@ def _leave_with_parent() -> None:
 
 
 def map_cases(function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str) -> list[Result]:
+    """The results of a function for all items, in their order, with a bar of their progress.
+
+    Raises:
+        GuidinoError: If a worker process is killed, or none is asked for.
+    """
     if processes < 1:
         raise GuidinoError(f"-np {processes}: expected a number from 1 on")
     bar = partial(tqdm, total=len(items), desc=title, unit=" cases")

@@ -51,11 +51,13 @@ class Memory:
     encoding_per_slice: float
 
     def guide(self, batch_size: int) -> float:
+        """GB that the guide takes for a batch."""
         slices = batch_size * self.slices_per_patch
         encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
         return self.guide_fixed + slices * self.guide_per_slice + encoding
 
     def total(self, batch_size: int) -> float:
+        """GB that a training takes for a batch."""
         return self.guide(batch_size) + batch_size * self.network_per_patch
 
     def largest_batch(self, target: float, planned: int) -> int:
@@ -64,6 +66,7 @@ class Memory:
         return next(fitting, SMALLEST_BATCH)
 
     def describe(self, batch_size: int) -> str:
+        """One line for people."""
         return (
             f"estimated GPU memory at batch size {batch_size}: {self.total(batch_size):.1f} GB "
             f"(planned network {batch_size * self.network_per_patch:.1f}, guide {self.guide(batch_size):.1f})"

@@ -7,10 +7,10 @@ import time
 
 import torch
 
+from nnunetv2_guidino.bounds import PIXELS
 from nnunetv2_guidino.encoders.architecture import Layer, read_encoder_config
 from nnunetv2_guidino.encoders.source import find_encoder
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.errors import GuidinoError
 
 REPETITIONS = 3
 
@@ -21,8 +21,7 @@ def check(encoder: str, layer: Layer, size: int, device: torch.device) -> str:
     Raises:
         GuidinoError: If the encoder is not there, or does not give one token per patch, or there is no such size.
     """
-    if size < 1:
-        raise GuidinoError(f"--size {size}: expected at least 1 pixel")
+    PIXELS.check("--size", size)
     folder = find_encoder(encoder)
     token_encoder = TokenEncoder(read_encoder_config(folder, layer), layer, ["ZScoreNormalization"] * 3, size)
     source = token_encoder.load_pretrained(folder, encoder)

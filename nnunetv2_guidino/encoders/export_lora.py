@@ -18,7 +18,7 @@ from nnunetv2_guidino.encoders.names import ENCODER_PREFIX, network_to_stable, s
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
-from nnunetv2_guidino.plans import guide_of
+from nnunetv2_guidino.plans import check_recorded_guide, guide_of
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -41,24 +41,28 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
     """
     if output.exists():
         raise GuidinoError(f"{output} exists already; give -o another folder")
-    plans, weights_file = model_folder / "plans.json", model_folder / f"fold_{fold}" / checkpoint
-    for file in (plans, weights_file):
+    plans_file, weights_file = model_folder / "plans.json", model_folder / f"fold_{fold}" / checkpoint
+    for file in (plans_file, weights_file):
         if not file.is_file():
             raise GuidinoError(f"{file} does not exist; expected a folder as nnUNetv2_train leaves it")
-    config = guide_of(read_json(plans, dict), plans)
+    plans = read_json(plans_file, dict)
+    config = guide_of(plans, plans_file)
     if config.lora is None or config.encoder_config is None:
-        raise GuidinoError(f"{plans}: this model was not trained with LoRA (guidino.lora is null)")
-    model, layers = _adapted(config, _network_weights(weights_file), weights_file)
+        raise GuidinoError(f"{plans_file}: this model was not trained with LoRA (guidino.lora is null)")
+    content = _read(weights_file)
+    check_recorded_guide(weights_file, content, plans)
+    model, layers = _adapted(config, content["network_weights"], weights_file)
     with whole_folder(output) as unfinished:
         model.save_pretrained(unfinished, save_embedding_layers=False)
         (unfinished / "README.md").write_text(_card(config, type(model.get_base_model()).__name__), encoding="utf-8")
     return len(layers)
 
 
-def _network_weights(file: Path) -> dict[str, Tensor]:
+def _read(file: Path) -> dict[str, Any]:
     try:
         # nnU-Net's checkpoints hold more than tensors
-        return dict(torch.load(file, map_location="cpu", weights_only=False)["network_weights"])
+        content = torch.load(file, map_location="cpu", weights_only=False)
+        return {**content, "network_weights": dict(content["network_weights"])}
     except Exception as error:  # zip, pickle and whatever a foreign file asks for
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {reason}") from error

@@ -6,6 +6,7 @@ of transformers that has no line is taken for a Family.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -104,11 +105,7 @@ class Family:
 
         An encoder's own tensors are called alike with and without LoRA's adapters.
         """
-        name = re.sub(r"\.base_layer\.", ".", name)
-        name = re.sub(r"\.lora_([AB])\.default\.", r".lora_\1.", name)
-        for pattern, replacement in self.renamings:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return _renamed(name, self.renamings)
 
 
 class ViT(Family):
@@ -183,6 +180,15 @@ FAMILIES: dict[str, Family] = {
 def family_of(model_type: str) -> Family:
     """The family of what transformers calls `model_type`."""
     return FAMILIES.get(model_type) or Family()
+
+
+@functools.lru_cache(maxsize=2**16)  # nnU-Net asks for all names once for each name in a checkpoint
+def _renamed(name: str, renamings: tuple[tuple[str, str], ...]) -> str:
+    name = re.sub(r"\.base_layer\.", ".", name)
+    name = re.sub(r"\.lora_([AB])\.default\.", r".lora_\1.", name)
+    for pattern, replacement in renamings:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _square(size: Any) -> int:

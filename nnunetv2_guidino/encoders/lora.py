@@ -63,6 +63,7 @@ def reached(vit: nn.Module, layers: Sequence[str], forward: Callable[[], Tensor]
 
 
 def peft_config(lora: LoRA, target_modules: list[str], encoder: str | None = None) -> Any:
+    """peft's configuration of adapters on the layers of these names, of the `encoder` that they fit."""
     from peft import LoraConfig
 
     return LoraConfig(

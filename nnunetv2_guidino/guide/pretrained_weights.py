@@ -24,8 +24,8 @@ from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.names import is_unused, network_to_stable
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.record import RECORD, KeepsRecord, read_record
-from nnunetv2_guidino.plans import OF_TRAINING, first_difference
+from nnunetv2_guidino.guide.record import KeepsRecord
+from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
 OPTION = "-pretrained_weights"
@@ -60,7 +60,8 @@ class PretrainedWeights(dict[str, Tensor]):
         super().__init__()
         self.plans = (checkpoint.get("init_args") or {}).get("plans") or {}
 
-    def keys(self) -> Any:  # nnU-Net asks nothing but whether a name is in it
+    def keys(self) -> Any:
+        """Any name at all: nnU-Net asks nothing but whether one is among them."""
         return _Everything()
 
     def completed(self, own: Mapping[str, Tensor], settings: GuideConfig) -> tuple[dict[str, Tensor], GuideConfig]:

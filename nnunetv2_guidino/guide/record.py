@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
+from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.architecture import configuration
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import OF_TRAINING, first_difference
-
-RECORD = "_extra_state"  # torch's name in a state dict
+from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 
 class KeepsRecord(nn.Module):
@@ -36,17 +36,23 @@ class KeepsRecord(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Raises GuidinoError if the weights belong to another guide, naming the first setting that differs."""
-        theirs = read_record(state)
-        if difference := first_difference(self.settings, theirs, but=OF_TRAINING):
+        ours, theirs = _with_defaults(self.settings), _with_defaults(read_record(state))
+        if difference := first_difference(ours, theirs, but=OF_TRAINING):
             raise GuidinoError(
                 f"these weights were trained with another guide: {difference.describe('in plans.json', 'with them')}. "
                 "Both must come from one training: plans.json in the model's folder has been changed or replaced"
             )
 
 
-def read_record(state: Tensor) -> GuideConfig:
-    """The settings in a state dict's record."""
-    return GuideConfig.from_plans({PLANS_KEY: json.loads(bytes(state.tolist()))})
+def _with_defaults(settings: GuideConfig) -> GuideConfig:
+    """The settings, where what they leave out of the encoder's architecture has the value with which it is built."""
+    if settings.encoder_config is None:
+        return settings
+    try:
+        complete = configuration(settings.encoder_config).to_dict()
+    except GuidinoError:  # another version's record may say what cannot be built here; it is compared as it is
+        return settings
+    return replace(settings, encoder_config=complete)
 
 
 def _without_record(module: KeepsRecord, state: dict[str, Any], prefix: str, *_: object) -> None:

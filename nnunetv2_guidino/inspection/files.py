@@ -22,7 +22,7 @@ Guide = npt.NDArray[np.float32]
 
 
 def image_files(folder: Path, ending: str) -> dict[str, list[Path]]:
-    """Name of each case -> the files of its channels, CASE_0000, CASE_0001, …
+    """Name of each case -> the files of its channels, CASE_0000, CASE_0001 and so on.
 
     Raises:
         GuidinoError: If there are none, or a channel that other cases have is missing.

@@ -24,10 +24,10 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.guide.tokenbook import gating_guide
-from nnunetv2_guidino.inspection.recorded_guide import check_recorded_guide
 from nnunetv2_guidino.nnunet.descriptions import said_of
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
+from nnunetv2_guidino.plans import check_recorded_guide
 
 # To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(

@@ -49,11 +49,13 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
             self.num_iterations_per_epoch = self.iterations
 
     def initialize(self) -> None:
+        """Seed, so that two trainings with one seed start with equal weights, and build what nnU-Net trains."""
         if self.seed is not None:
             seed_everything(self.seed)
         super().initialize()
 
     def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's; with a seed, each augmentation worker has its own, and the batches come in a fixed order."""
         if self.seed is None:
             return super().get_dataloaders()
         # Not the stream of an earlier part of this training, and another one on each GPU.
@@ -124,6 +126,7 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         """Called when plans.json is about to be written; raises GuidinoError if it must not be."""
 
     def save_checkpoint(self, filename: str) -> None:
+        """Write it whole or not at all; raises GuidinoError if it cannot be written."""
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # writes nothing
             return

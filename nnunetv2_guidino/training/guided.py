@@ -156,6 +156,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         self._guided_network().returns_guides = enabled
 
     def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's optimizer of what is trained, or AdamW with a rate of its own for LoRA."""
         if self.adamw or self.guide_config.lora is not None:
             return self._configure_adamw(self.guide_config.lora)
         optimizer, lr_scheduler = super().configure_optimizers()
@@ -230,6 +231,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     # guide_progress.png, beside nnU-Net's progress.png
 
     def on_epoch_end(self) -> None:
+        """Bring the picture up to date."""
         super().on_epoch_end()
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
@@ -239,6 +241,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
                 )
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's; the picture shows cases of the one that validates."""
         training, self.validation_dataset = super().get_tr_and_val_datasets()
         return training, self.validation_dataset
 

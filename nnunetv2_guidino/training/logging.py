@@ -27,16 +27,20 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's step, and each term of the loss."""
         return {**super().train_step(batch), **self.loss.last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's step, each term of the loss, and what the guide gets right."""
         return {**super().validation_step(batch), **self.loss.last_terms()}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log each term's mean over the steps of all GPUs."""
         super().on_train_epoch_end(train_outputs)
         self._log_terms("train", self._gather(train_outputs))
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log each term's mean and the guide's Dice over the steps of all GPUs."""
         super().on_validation_epoch_end(val_outputs)
         outputs = self._gather(val_outputs)
         self._log_terms("val", outputs)
@@ -56,6 +60,7 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
             self.logger.log(f"{part}_{term}", mean, self.current_epoch)
 
     def on_epoch_end(self) -> None:
+        """Tell both in the training log, with how many prototypes are in use."""
         for part in ("train", "val"):
             terms = (
                 f"{term.removesuffix('_loss')} {self.logger.get_value(f'{part}_{term}', step=-1):.4f}"

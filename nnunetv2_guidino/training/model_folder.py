@@ -12,9 +12,8 @@ import torch
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
-from nnunetv2_guidino.guide.record import RECORD, read_record
-from nnunetv2_guidino.plans import first_difference, guide_of
+from nnunetv2_guidino.files import UNFINISHED, read_json, unfinished_beside, write_text
+from nnunetv2_guidino.plans import first_difference, guide_of, recorded_guide
 
 # The encoder may lie elsewhere and the libraries may be others; its weights' hash and architecture are compared.
 OF_ONE_FOLD = ("encoder", "versions")
@@ -98,8 +97,9 @@ class ModelFolder:
 
     def _create(self, text: str) -> bool:
         """Whether there was no plans.json: there is one now, which was whole from the beginning."""
-        remove_leftovers(self.fold, self.plans_file.name)
-        unfinished = unfinished_path(self.fold / self.plans_file.name)
+        for leftover in self.fold.glob(f"{UNFINISHED}*-{self.plans_file.name}"):  # only this fold writes here
+            leftover.unlink(missing_ok=True)
+        unfinished = unfinished_beside(self.fold / self.plans_file.name)
         try:
             unfinished.write_text(text, encoding="utf-8")
             os.link(unfinished, self.plans_file)  # unlike renaming, never takes the place of another's
@@ -135,11 +135,9 @@ def guide_of_checkpoint(file: Path) -> GuideConfig | None:
     """
     try:
         # nnU-Net's checkpoints hold more than tensors; what is mapped and not used is not read.
-        checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
-        weights, plans = checkpoint["network_weights"], checkpoint["init_args"]["plans"]
+        return recorded_guide(torch.load(file, map_location="cpu", mmap=True, weights_only=False))
+    except GuidinoError:
+        raise
     except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error
-    if RECORD in weights:
-        return read_record(weights[RECORD])
-    return GuideConfig.from_plans(plans) if PLANS_KEY in plans else None

@@ -35,6 +35,7 @@ class SeededDataLoader:
         self.seeds = seeds
 
     def set_thread_id(self, thread_id: int) -> None:
+        """Called by batchgenerators in the worker when it starts."""
         torch.set_num_threads(1)
         seed_everything(*self.seeds, thread_id)
         self.data_loader.set_thread_id(thread_id)
@@ -45,6 +46,7 @@ class SeededDataLoader:
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
+    """The variable has this value meanwhile, and after it what it was before."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -124,6 +124,14 @@ def test_strides_from_which_nnunet_would_weigh_wrongly_are_refused(outputs):
             description.check_strides([[1, 1]] * entries)
 
 
+@pytest.mark.parametrize("strides", [None, 2, [1, 2, 2], "twice"])
+def test_a_foreign_encoder_whose_strides_mean_something_else_is_not_described(strides):
+    network = torch.nn.Module()
+    network.encoder, network.decoder = torch.nn.Identity(), torch.nn.Identity()
+    network.encoder.output_channels, network.encoder.strides = [4, 8], strides
+    assert describe(network) == Description("Module")
+
+
 def test_what_is_not_known_is_not_refused():
     network = torch.nn.Conv2d(3, 2, 1)
     description = describe(network)

@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.plans import RECORD
 
 
 @pytest.mark.parametrize("layer", [None, 2])
@@ -79,6 +80,20 @@ def test_adapters_that_do_not_fit_are_refused(change, message, adapted_model, tm
     changed_weights(adapted_model, change)
     assert main(["encoder", "export-lora", str(adapted_model), "-o", str(tmp_path / "adapter")]) == 1
     assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["of this version", "of 0.1.0"])
+def test_plans_json_of_another_training_is_refused(recorded, adapted_model, tmp_path, capsys):
+    """With another alpha the adapters would be scaled wrongly, and nothing else would tell."""
+    if not recorded:
+        changed_weights(adapted_model, lambda weights: {k: v for k, v in weights.items() if k != RECORD})
+    file = adapted_model / "plans.json"
+    plans = json.loads(file.read_text())
+    plans["guidino"]["lora"]["alpha"] = 99
+    file.write_text(json.dumps(plans))
+    assert main(["encoder", "export-lora", str(adapted_model), "-o", str(tmp_path / "adapter")]) == 1
+    assert "guidino.lora.alpha is 99 in plans.json beside it and 16 in it" in capsys.readouterr().err
     assert not (tmp_path / "adapter").exists()
 
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from planned import save_model_folder
+from transformers import AutoModel, Dinov2Config
 
 from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.record import RECORD, read_record
+from nnunetv2_guidino.plans import RECORD, read_record
 
 
 @pytest.fixture
@@ -78,6 +80,21 @@ def test_adapters_of_another_scale_are_refused(model):
         predictor(folder)
 
 
+def test_a_size_of_the_encoder_that_plans_json_lacks_is_no_other_one(model, tmp_path):
+    """transformers would take its default, with which other heads look at the same weights."""
+    config = Dinov2Config(hidden_size=48, num_attention_heads=4, num_hidden_layers=1, image_size=56, patch_size=14)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "four_heads")
+    folder, change = model(encoder=str(tmp_path / "four_heads"))
+    architecture = json.loads((folder / "plans.json").read_text())["guidino"]["encoder_config"]
+    assert architecture.pop("num_attention_heads") == 4
+    assert architecture.pop("layer_norm_eps") == Dinov2Config().layer_norm_eps  # the default, so that nothing changes
+    change(encoder_config={**architecture, "num_attention_heads": 4})
+    predictor(folder)
+    change(encoder_config=architecture)
+    with pytest.raises(GuidinoError, match="num_attention_heads is 12 in plans.json and 4 with them"):
+        predictor(folder)
+
+
 def test_what_computes_the_same_may_change(model):
     folder, change = model()
     change(lambda_guide=0.5, encoder="elsewhere", versions={"torch": "3"}, encoder_source=None)
@@ -120,4 +137,4 @@ def test_the_record_says_what_was_trained(planned_trainer):
     record = read_record(trainer.network.state_dict()[RECORD])
     assert record == GuideConfig.from_plans(trainer.plans_manager.plans) == trainer.guide_config
     assert record.encoder_source["sha256"]
-    assert set(record.versions) == {"nnunetv2-guidino", "nnunetv2", "transformers", "torch"}
+    assert record.versions == versions()

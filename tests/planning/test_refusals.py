@@ -135,6 +135,12 @@ def test_a_path_that_is_no_folder(encoder, folder, capsys):
     assert f"encoder {encoder}: there is no such folder" in refused(folder, capsys, "--encoder", encoder)
 
 
+@pytest.mark.parametrize("encoder", ["two words", "hf-hub:a", "a--b/c"])
+def test_what_can_be_neither_a_folder_nor_a_name(encoder, folder, capsys):
+    error = refused(folder, capsys, "--encoder", encoder)
+    assert f"encoder '{encoder}' is neither a folder nor a name on the Hugging Face hub" in error
+
+
 def test_a_file_that_is_no_folder(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     assert "encoder dataset.json is a file" in refused(folder, capsys, "--encoder", "dataset.json")

@@ -1,14 +1,17 @@
 """Which trainer a name means to nnU-Net, and how our errors end its commands."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 import nnunetv2_guidino
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.training import naming
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.guided import (
     nnUNetTrainerGuiDINO,
@@ -66,20 +69,20 @@ def test_a_name_outside_the_grammar_is_not_ours_and_the_grammar_is_told(name, ca
         trainer_class(name)
 
 
-SUBCLASS = """
-from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
-
-class nnUNetTrainerGuiDINOMine(nnUNetTrainerGuiDINO):
-    pass
-"""
-
-
-def test_a_user_s_own_subclass_is_found(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(SUBCLASS)
+def test_a_user_s_own_subclass_as_the_page_has_it(tmp_path, monkeypatch, planned_trainer):
+    """nnU-Net finds it and reads its arguments, which it does by their names."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "trainers.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
     monkeypatch.setenv("nnUNet_extTrainer", f"{nnunetv2_guidino.registration_folder()}:{tmp_path}")
-    trainer = recursive_find_trainer_class_by_name("nnUNetTrainerGuiDINOMine")
-    assert trainer.__name__ == "nnUNetTrainerGuiDINOMine"
-    assert issubclass(trainer, nnUNetTrainerGuiDINO)
+    found = recursive_find_trainer_class_by_name("nnUNetTrainerGuiDINOMine")
+    assert found.__name__ == "nnUNetTrainerGuiDINOMine"
+    assert issubclass(found, nnUNetTrainerGuiDINO)
+    monkeypatch.setattr(naming, "trainer_class", lambda name: found)
+    trainer = planned_trainer("")
+    trainer.initialize()
+    assert trainer.my_init_kwargs["configuration"] == "2d"
+    assert trainer.optimizer.param_groups[0]["lr"] == trainer.initial_lr == 3e-4
 
 
 def search(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
