@@ -51,6 +51,8 @@ NO_CASE = "x/case0 is no case as nnU-Net preprocesses it"
         ("guide", CHECKPOINT, lambda _: b"\x8eK\x03\x04\0\0\x08\x08\0\0\x82" + b"\0" * 40, CHECKPOINT),
         ("guide", "plans.json", becomes("foreground_intensity_properties_per_channel", to=[]), "plans.json does not"),
         ("guide", "plans.json", becomes("transpose_forward", 1, to=7), "plans.json does not say how images are read"),
+        ("guide", "plans.json", becomes("label_manager", to="Nobody's"), "plans.json does not describe"),
+        ("convert_images", "dataset.json", becomes("resized_to", 1, to=10**9), "dataset.json: resized_to is"),
         ("encoder_check", "config.json", becomes("apply_layernorm", to=None), "config.json: no dinov2 can be made"),
         ("encoder_check", "model.safetensors", "fifo", "model.safetensors is no regular file"),
         ("encoder_probe", "case0.b2nd", lambda _: b"\x9e\xa8b2frame", NO_CASE),
