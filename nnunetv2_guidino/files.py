@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import re
 import shutil
 import socket
 import stat
 import tempfile
-import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,27 +18,22 @@ from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
 UNFINISHED = ".writing-"  # begins the names of what is not yet whole
-LONGEST_NAME = 200  # bytes of the name behind that
-LONGEST_WRITING = 86400  # seconds, after which what another machine writes counts as left over
+LONGEST = 255  # bytes of a file's name
 
 
-def unfinished_beside(path: Path) -> Path:
-    """Where this process writes what becomes `path`: its name says which process of which machine that is."""
-    return path.with_name(f"{_of_this_process()}-{_shortened(path.name)}")
+def unfinished_path(path: Path) -> Path:
+    """Where what is to become `path` is written: beside it, with its ending, and with the host and process that write.
+
+    A disk may be shared, and only its own host knows whether a process is still there.
+    """
+    mark = f"{_mark_of_host()}{os.getpid()}-"
+    room = LONGEST - len(mark.encode())
+    return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
 
 
-def _shortened(name: str) -> str:
-    """The name, or the end of one that is so long that nothing can stand before it; names of files have 255 bytes."""
-    return name.encode(errors="surrogateescape")[-LONGEST_NAME:].decode(errors="ignore")
-
-
-def _of_this_process() -> str:
-    return f"{UNFINISHED}{os.getpid()}{_machine()}"
-
-
-def _machine() -> str:
-    """By a few letters, as names of files cannot be long."""
-    return f"@{zlib.crc32(socket.gethostname().encode()):08x}"
+def _mark_of_host() -> str:
+    """How the names of what this host has not finished begin."""
+    return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
 
 
 @contextmanager
@@ -53,8 +46,8 @@ def whole_file(file: Path) -> Iterator[Path]:
         GuidinoError: If the file cannot be written; nothing of it is left then.
     """
     file = Path(file)
-    _remove_leftovers(file)
-    unfinished = unfinished_beside(file)
+    remove_leftovers(file.parent, file.name)
+    unfinished = unfinished_path(file)
     try:
         yield unfinished
         unfinished.replace(file)
@@ -84,8 +77,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     _refuse_existing(folder)
-    _remove_leftovers(folder)
-    unfinished = unfinished_beside(folder)
+    remove_leftovers(folder.parent, folder.name)
+    unfinished = unfinished_path(folder)
     try:
         with _removed_unless_filled(_make(folder.parent)):
             try:
@@ -109,9 +102,8 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     folder = Path(folder)
     try:
         made = _make(folder)
-        for leftover in folder.glob(f"{UNFINISHED}*"):
-            _remove_if_left_over(leftover)
-        prefix = f"{_of_this_process()}-"
+        remove_leftovers(folder)
+        prefix = f"{_mark_of_host()}{os.getpid()}-"
         with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
@@ -164,35 +156,23 @@ def _refuse_existing(path: Path) -> None:
         raise GuidinoError(f"{path} exists already; give another name, or remove it")
 
 
-def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f"{UNFINISHED}*-{glob.escape(_shortened(path.name))}"):
-        _remove_if_left_over(leftover)
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes of this host that are no longer there did not finish in `folder`.
 
-
-def _remove_if_left_over(path: Path) -> None:
-    """Remove what a process that is no longer there did not finish.
-
-    Of processes on other machines nothing is known: what they write is left alone for a day.
+    Args:
+        folder: Where they wrote; it need not exist.
+        name: Of what they were writing; empty: whatever it was.
     """
-    process, _, rest = path.name.removeprefix(UNFINISHED).partition("@")
-    if not process.isdigit():
-        return
-    if f"@{rest}".startswith(f"{_machine()}-"):
-        if _is_running(int(process)):
-            return
-    elif not _is_old(path):
-        return
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > LONGEST_WRITING
-    except OSError:
-        return False  # finished meanwhile
+    mark = _mark_of_host()
+    wanted = unfinished_path(folder / name).name.removeprefix(mark).partition("-")[2] if name else ""
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        process, _, written = leftover.name.removeprefix(mark).partition("-")
+        if not process.isdigit() or (name and written != wanted) or _is_running(int(process)):
+            continue  # also what another host writes, and whether that goes on is not known here
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

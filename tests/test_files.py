@@ -1,65 +1,73 @@
-"""Files and folders that are there whole or not at all, and what killed runs leave of them."""
+"""Files appear whole or not at all; what was left over goes, what is being written stays."""
 
 import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from nnunetv2_guidino import files
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import (
-    UNFINISHED,
-    filled_folder,
-    read_json,
-    read_text,
-    unfinished_beside,
-    whole_file,
-    whole_folder,
-    write_text,
-)
+from nnunetv2_guidino.files import filled_folder, read_json, unfinished_path, whole_file, whole_folder
 
 
-@pytest.fixture
-def ended() -> int:
-    """The number of a process that is no longer there."""
+@pytest.fixture(scope="module")
+def gone() -> int:
+    """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def left_by(process: int, file, monkeypatch, machine: str | None = None):
+def left(path: Path, process: int, monkeypatch: pytest.MonkeyPatch, host: str | None = None) -> Path:
+    """What `process` of `host` (None: this one) has left of its writing of `path`."""
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: process)
-        if machine is not None:
-            patch.setattr(socket, "gethostname", lambda: machine)
-        leftover = unfinished_beside(file)
-    leftover.write_text("half")
-    return leftover
+        if host is not None:
+            patch.setattr(socket, "gethostname", lambda: host)
+        unfinished = unfinished_path(path)
+    unfinished.mkdir(parents=True)
+    (unfinished / "half").write_text("half")
+    return unfinished
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(ended, tmp_path, monkeypatch):
-    file = tmp_path / "plans [1].json"
-    leftover = left_by(ended, file, monkeypatch)
-    write_text(file, "whole")
-    assert not leftover.exists()
-    assert file.read_text() == "whole"
+def write(path: Path, how: str) -> None:
+    if how == "file":
+        with whole_file(path) as file:
+            file.write_text("whole")
+    elif how == "folder":
+        with whole_folder(path) as folder:
+            (folder / "part").write_text("whole")
+    else:
+        with filled_folder(path.parent) as folder:
+            (folder / path.name).write_text("whole")
 
 
-def test_what_is_left_of_another_file_stays(ended, tmp_path, monkeypatch):
-    other = left_by(ended, tmp_path / "b-a.json", monkeypatch)
-    write_text(tmp_path / "c.json", "whole")
+@pytest.mark.parametrize("how", ["file", "folder", "into a folder"])
+def test_only_what_this_host_s_dead_processes_left_goes(how, gone, tmp_path, monkeypatch):
+    path = tmp_path / "a[1]*.json"
+    dead = left(path, gone, monkeypatch)
+    alive = left(path, os.getppid(), monkeypatch)
+    elsewhere = left(path, gone, monkeypatch, host="node-17.cluster")
+    write(path, how)
+    assert not dead.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere])
+
+
+def test_what_others_write_is_no_leftover_of_a_file(gone, tmp_path, monkeypatch):
+    other = left(tmp_path / "b-a.json", gone, monkeypatch)
+    write(tmp_path / "a.json", "file")
     assert other.exists()
 
 
-def test_the_longest_name_can_be_written(ended, tmp_path, monkeypatch):
-    file = tmp_path / ("ä" * 125 + ".json")
-    leftover = left_by(ended, file, monkeypatch)
-    write_text(file, "whole")
-    assert list(tmp_path.iterdir()) == [file]
-    assert not leftover.exists()
+def test_the_longest_name_can_be_written(tmp_path, gone, monkeypatch):
+    path = tmp_path / ("ä" * 125 + ".json")
+    dead = left(path, gone, monkeypatch)
+    write(path, "file")
+    assert list(tmp_path.iterdir()) == [path]
+    assert not dead.exists()
 
 
 def test_what_may_never_end_is_not_read(tmp_path):
@@ -67,18 +75,7 @@ def test_what_may_never_end_is_not_read(tmp_path):
     with pytest.raises(GuidinoError, match=r"a\.json is no regular file"):
         read_json(tmp_path / "a.json", dict)
     with pytest.raises(GuidinoError, match="/dev/zero is no regular file"):
-        read_text(Path("/dev/zero"))
-
-
-def test_what_another_machine_is_writing_is_left_alone(ended, tmp_path, monkeypatch):
-    """Folds of one model may start on several machines, which know nothing of each other's processes."""
-    file = tmp_path / "dataset.json"
-    being_written = left_by(ended, file, monkeypatch, machine="another")
-    old = left_by(ended, file, monkeypatch, machine="a third")
-    os.utime(old, (time.time() - 2 * 86400,) * 2)
-    write_text(file, "whole")
-    assert being_written.exists()
-    assert not old.exists()
+        files.read_text(Path("/dev/zero"))
 
 
 def fill(context, error: Exception | None = None) -> None:
@@ -118,7 +115,7 @@ def test_either_all_files_of_a_folder_are_new_or_none(tmp_path):
             fill(filled_folder(tmp_path))
     assert (tmp_path / "a").read_text() == "old"
     assert (tmp_path / "b" / "in it").exists()
-    assert not list(tmp_path.glob(f"{UNFINISHED}*"))
+    assert not list(tmp_path.glob(f"{files.UNFINISHED}*"))
 
 
 @pytest.mark.parametrize("written", [whole_folder, filled_folder])

@@ -12,7 +12,7 @@ import torch
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import UNFINISHED, read_json, unfinished_beside, write_text
+from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
 from nnunetv2_guidino.plans import first_difference, guide_of, recorded_guide
 
 # The encoder may lie elsewhere and the libraries may be others; its weights' hash and architecture are compared.
@@ -97,9 +97,8 @@ class ModelFolder:
 
     def _create(self, text: str) -> bool:
         """Whether there was no plans.json: there is one now, which was whole from the beginning."""
-        for leftover in self.fold.glob(f"{UNFINISHED}*-{self.plans_file.name}"):  # only this fold writes here
-            leftover.unlink(missing_ok=True)
-        unfinished = unfinished_beside(self.fold / self.plans_file.name)
+        remove_leftovers(self.fold, self.plans_file.name)
+        unfinished = unfinished_path(self.fold / self.plans_file.name)
         try:
             unfinished.write_text(text, encoding="utf-8")
             os.link(unfinished, self.plans_file)  # unlike renaming, never takes the place of another's
