@@ -116,3 +116,14 @@ def test_either_all_files_of_a_folder_are_new_or_none(tmp_path):
     assert (tmp_path / "a").read_text() == "old"
     assert (tmp_path / "b" / "in it").exists()
     assert not list(tmp_path.glob(f"{files.UNFINISHED}*"))
+
+
+@pytest.mark.parametrize("written", [whole_folder, filled_folder])
+def test_no_folders_are_left_where_nothing_came_into_them(written, tmp_path):
+    with pytest.raises(ValueError, match="failed"), written(tmp_path / "a" / "b" / "c"):
+        raise ValueError("failed")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(ValueError, match="failed"), written(tmp_path / "kept" / "b"):
+        raise ValueError("failed")
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]

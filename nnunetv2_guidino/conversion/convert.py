@@ -35,11 +35,9 @@ from nnunetv2_guidino.conversion.target import (
     warnings_of_leftovers,
 )
 from nnunetv2_guidino.conversion.workers import map_cases
-from nnunetv2_guidino.conversion.writing import Size, Treatment, write_dataset
+from nnunetv2_guidino.conversion.writing import MOST_PIXELS, Size, Treatment, write_dataset
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.printable import printable
-
-MOST_PIXELS = 2**27  # of a resized image
 
 
 @dataclass

@@ -16,7 +16,7 @@ from nnunetv2_guidino.conversion.image_files import as_image, decode, is_grey, o
 from nnunetv2_guidino.conversion.pairing import LONGEST
 from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.conversion.workers import map_cases
-from nnunetv2_guidino.conversion.writing import Size, no_formula, resized, save_new, write_mapping
+from nnunetv2_guidino.conversion.writing import MOST_PIXELS, Size, no_formula, resized, save_new, write_mapping
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
 from nnunetv2_guidino.printable import printable
@@ -63,6 +63,8 @@ def _training_size(description: dict[str, Any], file: Path) -> Size | None:
         return (int(words[1]), int(words[2])) if words else None
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise GuidinoError(f"{file}: resized_to is {size!r}; expected [height, width]")
+    if size[0] * size[1] > MOST_PIXELS:
+        raise GuidinoError(f"{file}: resized_to is {size!r}; expected at most {MOST_PIXELS:,} pixels")
     return size[0], size[1]
 
 

@@ -21,7 +21,7 @@ from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.conversion.workers import map_cases
 from nnunetv2_guidino.conversion.writing import no_formula, save_new
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, whole_folder
+from nnunetv2_guidino.files import read_json, read_text, whole_folder
 
 COLOURS = ("yellow", "cyan", "magenta", "lime", "orange", "deepskyblue")  # of the labels' outlines, in turn
 Labels = Mapping[str, tuple[int, ...]]  # name: the values that belong to it; several for a region
@@ -101,13 +101,12 @@ def _original_sizes(mapping: Path) -> dict[str, Size]:
     if not mapping.exists():
         return {}
     try:
-        with mapping.open(encoding="utf-8", newline="") as stream:
-            return {
-                row["case"]: (int(row["original_height"]), int(row["original_width"]))
-                for row in csv.DictReader(stream)
-                if row.get("original_height")
-            }
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        return {
+            row["case"]: (int(row["original_height"]), int(row["original_width"]))
+            for row in csv.DictReader(read_text(mapping).splitlines())
+            if row.get("original_height")
+        }
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise GuidinoError(f"{mapping} cannot be read as the table of `guidino convert`: {error!r}") from error
 
 

@@ -23,6 +23,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 
 Size = tuple[int, int]  # height, width
+MOST_PIXELS = 2**27  # of a resized image
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
         folder: Where it is to be written; None for the hub's cache.
     """
     elsewhere = (
-        f"On a machine with internet run\n    hf download {encoder} --local-dir FOLDER\ncopy FOLDER here and set "
+        f"On a machine with internet run `hf download {encoder} --local-dir FOLDER`, copy FOLDER here and set "
         f"{ENCODER_VARIABLE}=FOLDER; or point HF_HOME to a cache that has it."
     )
     try:

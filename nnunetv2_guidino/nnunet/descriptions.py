@@ -108,6 +108,8 @@ def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any,
         for key, kind in _NEEDED.items():
             if not isinstance(settings.configuration[key], kind) or settings.configuration[key] in ([], ""):
                 raise ValueError(f"{key} is {_shown(settings.configuration[key])}; expected {kind.__name__}")
+        if manager.label_manager_class is None:
+            raise ValueError("nnU-Net has no label_manager as it is named there")
     return manager, settings
 
 

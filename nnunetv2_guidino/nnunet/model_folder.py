@@ -141,6 +141,9 @@ def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
             for name in names:
                 if getattr(owner, name) is None:
                     raise ValueError(f"nnU-Net has no {name} as it is named there")
+        for axes in (manager.transpose_forward, manager.transpose_backward):
+            if sorted(axes) != list(range(3)):
+                raise ValueError(f"it turns the axes by {axes}; expected 0, 1 and 2, each once")
         if not isinstance(manager.foreground_intensity_properties_per_channel, dict):
             raise ValueError("foreground_intensity_properties_per_channel is no object of channels")
 

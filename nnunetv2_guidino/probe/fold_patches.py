@@ -68,7 +68,9 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
         raise GuidinoError(f"-f {fold}: there are only the folds 0 to {len(splits) - 1}")
     missing = {*splits[fold]["train"], *splits[fold]["val"]} - {*identifiers}
     if missing:
-        raise GuidinoError(f"{folder} lacks {len(missing)} cases of fold {fold}, {min(missing)} for one")
+        raise GuidinoError(
+            f"{folder} lacks {len(missing)} cases of fold {fold}, {min(missing)} for one, by its splits_final.json"
+        )
     dataset_file = dataset_folder / "dataset.json"
     labels = label_manager_of(manager, read_dataset_json(dataset_file, "labels"), dataset_file)
     height, width = settings.patch_size[-2:]

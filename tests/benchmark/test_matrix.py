@@ -1,5 +1,6 @@
 """A matrix as it is read: which trainings it stands for, and what is said of what is wrong."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,12 @@ def test_others_trainers_take_neither_seed_nor_length(matrix):
         ("datasets: 501\nepochs: 1.5", "epochs is 1.5; expected a whole number, at least 1"),
         ("datasets: 501\nepochs: 1\nepochs: 2", "is not a YAML file: the key epochs stands twice"),
         ("datasets: 501\nfolds: [0", "is not a YAML file"),
+        (
+            "a: &a [x, x, x, x]\n"
+            + "\n".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]" for a, b in itertools.pairwise("abcdefghi")),
+            "is not a YAML file: it holds more than 10000 values",
+        ),
+        ("datasets: &d [*d]", "is not a YAML file"),
         ("- 501", "the file is .* expected keys"),
         ("datasets: 501\nmethods: {}", "no method is named"),
         ("datasets: 501\nmethods: {a: 1}", "methods.a is 1; expected keys"),
@@ -109,6 +116,17 @@ def test_others_trainers_take_neither_seed_nor_length(matrix):
 def test_what_is_wrong_is_named_with_file_and_key(text, message, matrix):
     with pytest.raises(GuidinoError, match=f"matrix.yaml.*{message}"):
         matrix(text)
+
+
+def test_methods_may_begin_as_others_do(matrix):
+    """YAML's own way to write what several share; a key beside it takes the place of what it brings."""
+    read = matrix(
+        "datasets: 501\nmethods:\n  a: &a {plans: X, trainer: nnUNetTrainerGuiDINOBaseline}\n  b: {<<: *a, plans: Y}"
+    )
+    assert [(method.plans, method.trainer) for method in read.methods] == [
+        ("X", "nnUNetTrainerGuiDINOBaseline"),
+        ("Y", "nnUNetTrainerGuiDINOBaseline"),
+    ]
 
 
 def test_one_training_under_two_names_is_refused(matrix):

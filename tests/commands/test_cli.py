@@ -54,6 +54,8 @@ def test_commands_hold_options_and_printing_only():
     [
         (OSError(28, "No space left on device", "/full/file"), "error: /full/file: No space left on device", 1),
         (OSError(30, "Read-only file system"), "error: Read-only file system", 1),
+        (MemoryError("Unable to allocate 8 TiB"), "error: not enough memory. Unable to allocate 8 TiB", 1),
+        (GuidinoError("the key a\x1b[31m\rb"), "error: the key a\\x1b[31m\\rb", 1),
         (KeyboardInterrupt(), "interrupted", 130),
     ],
 )

@@ -14,9 +14,6 @@ from scenes import SCENES
 
 from nnunetv2_guidino.nnunet.folders import VARIABLES
 
-# Commands whose every run takes long are run less often.
-SLOW = {"guide": 4, "encoder_probe": 2, "compare": 2, "export_lora": 2}
-
 
 @pytest.fixture
 def scene(request, tmp_path: Path, monkeypatch):
@@ -28,7 +25,7 @@ def scene(request, tmp_path: Path, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("scene", SCENES, indirect=True)
 def test_a_damaged_file(scene):
-    assert scene.play() == (0, "") or scene.arguments[0] == "convert"
+    assert scene.play()[0] == 0
 
     @FUZZ
     @given(damages(scene.sound))

@@ -4,42 +4,16 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import planned
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import FUZZ, VALUES, changed, paths
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_guidino.cli import main
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 10**30) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=4,
-)
-FUZZ = settings(
-    max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def paths(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Of every value in it."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [found for key, value in items for found in [(*prefix, key), *paths(value, (*prefix, key))]]
-
-
-def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy with another value there; it is removed for Ellipsis."""
-    copy = json.loads(json.dumps(tree))
-    place = copy
-    for key in path[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return copy
+FUZZ = settings(FUZZ, max_examples=max(150, FUZZ.max_examples))
 
 
 def plan(folder: Path, *arguments: str) -> tuple[int, str]:

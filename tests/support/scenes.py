@@ -168,7 +168,7 @@ def benchmark(folder: Path) -> Scene:
     matrix.write_text(MATRIX)
     files = [matrix, *(data / name for name in ("nnUNetPlans.json", "dataset.json"))]
     arguments = ["benchmark", matrix, "-device", "cpu", "--launcher", "commands", "-o", folder / "out"]
-    return Scene(arguments, files, [folder / "out"])
+    return Scene(arguments, files, [folder / "out"], option="does not exist; there are nnUNetPlans")
 
 
 def convert_folder(folder: Path) -> Scene:
