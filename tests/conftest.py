@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes (-n), what shares an expensive fixture runs in one of them, and the longest begins."""
     shared = {"workspace", "trained_models"}
