@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (-n), what shares an expensive fixture runs in one of them, and the longest begins."""
-    shared = {"workspace", "trained_models"}
-    for item in items:
-        together = "workspace" if shared & set(getattr(item, "fixturenames", ())) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
+    """The longest files begin: with several processes (-n), none is left alone with one of them in the end."""
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in slow_files, item.path.name != "test_integration.py"))
 
