@@ -26,7 +26,7 @@ def unfinished_path(path: Path) -> Path:
 
     A disk may be shared, and only its own host knows whether a process is still there.
     """
-    mark = f"{_mark_of_host()}{os.getpid()}-"
+    mark = _mark_of_process()
     room = LONGEST - len(mark.encode())
     return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
 
@@ -34,6 +34,10 @@ def unfinished_path(path: Path) -> Path:
 def _mark_of_host() -> str:
     """How the names of what this host has not finished begin."""
     return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
+
+
+def _mark_of_process() -> str:
+    return f"{_mark_of_host()}{os.getpid()}-"
 
 
 @contextmanager
@@ -103,8 +107,8 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     try:
         made = _make(folder)
         remove_leftovers(folder)
-        prefix = f"{_mark_of_host()}{os.getpid()}-"
-        with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
+        mark = _mark_of_process()
+        with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=mark) as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
             old.mkdir()
