@@ -7,12 +7,15 @@ encoders, and knows nothing of guides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from nnunetv2_guidino.encoders.source import EncoderSource, find_encoder
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -98,10 +101,26 @@ class Architecture(nn.Module):
 
     A network that can be taken apart at its features gives `encode` and `decode`, and its `forward` is both; one that
     cannot gives `forward`, and describes no features.
+
+    A network with a pretrained part has the setting `pretrained`, hands it on to this constructor, and gives
+    `load_weights`. Nothing is loaded when it is built, which happens to predict too: our trainers call
+    `load_pretrained`, and write what it returns into the plans, as `pretrained_source` beside arch_kwargs. A trainer
+    that does not is refused by `forward`.
+
+    Args:
+        pretrained: What the pretrained part is to start from: a folder, or a name on the Hugging Face hub. None: it
+            starts at random, or there is no such part.
     """
 
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)  # in which it lives
+    published_weights: ClassVar[str | None] = None  # what its paper starts from, by name on the hub
     decoder: Any
+
+    def __init__(self, pretrained: str | None = None):
+        super().__init__()
+        self.pretrained = pretrained
+        self.lacks_pretrained = pretrained is not None
+        self.register_load_state_dict_post_hook(_lacks_nothing)
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -131,7 +150,37 @@ class Architecture(nn.Module):
         raise NotImplementedError
 
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
+        if self.lacks_pretrained and self.training and torch.is_grad_enabled():
+            raise GuidinoError(
+                f"{type(self).__name__} is to start from {self.pretrained}, which this trainer does not load: train it "
+                "with -tr nnUNetTrainerGuiDINOBaseline or another of that family, or bring all weights with "
+                "-pretrained_weights, or set architecture.arch_kwargs.pretrained to null in the plans"
+            )
         return self.decode(self.encode(patch), patch.shape[2:])
+
+    def load_pretrained(self) -> dict[str, Any]:
+        """Load what `pretrained` names into the pretrained part, and describe it as encoders.source.EncoderSource does.
+
+        Raises:
+            GuidinoError: If it is not there or does not fit.
+        """
+        assert self.pretrained is not None
+        source = self.load_weights(find_encoder(self.pretrained), self.pretrained)
+        self.lacks_pretrained = False
+        return asdict(source)
+
+    def load_weights(self, folder: Path, name: str) -> EncoderSource:
+        """Load the pretrained part.
+
+        Args:
+            folder: With config.json and safetensors, as find_encoder returns it.
+            name: What the user called it.
+        """
+        raise NotImplementedError
+
+
+def _lacks_nothing(network: Architecture, incompatible_keys: object) -> None:
+    network.lacks_pretrained = False  # a checkpoint has all weights
 
 
 def describe(network: Any) -> Description:

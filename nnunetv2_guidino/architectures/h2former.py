@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from timm.models.resnet import BasicBlock, ResNet
@@ -38,10 +38,13 @@ class H2Former(OneOutput):
         blocks: Of the ResNet at each level.
         heads: Of the attention at each level, of two blocks.
         drop_path: Of the last transformer block, rising from zero.
+        pretrained: A folder or a name on the hub with timm's ResNet of this width and these blocks; None: random.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
     """
+
+    published_weights: ClassVar[str | None] = "timm/resnet34.tv_in1k"
 
     def __init__(
         self,
@@ -54,9 +57,10 @@ class H2Former(OneOutput):
         blocks: Sequence[int] = (3, 4, 6, 3),
         heads: Sequence[int] = (2, 4, 8, 16),
         drop_path: float = 0.1,
+        pretrained: str | None = None,
     ):
         widths = [width * 2**level for level in range(4)]
-        super().__init__(strides, widths)
+        super().__init__(strides, widths, pretrained)
         rates = rising(drop_path, 2 * len(widths))
         transformers = [
             nn.Sequential(*(_transformer(channels, count, window, index, rates.pop(0)) for index in range(2)))

@@ -45,6 +45,7 @@ class OneOutput(Architecture):
     Args:
         strides: As the plans hold them. nnU-Net reads them there; here they say how many dimensions there are.
         features: Channels of what `encode` returns, finest first.
+        pretrained: As Architecture has it.
 
     Raises:
         GuidinoError: For volumes.
@@ -52,8 +53,8 @@ class OneOutput(Architecture):
 
     dimensions: ClassVar[tuple[int, ...]] = (2,)
 
-    def __init__(self, strides: Sequence[Sequence[int]], features: Sequence[int]):
-        super().__init__()
+    def __init__(self, strides: Sequence[Sequence[int]], features: Sequence[int], pretrained: str | None = None):
+        super().__init__(pretrained)
         check_dimensions(type(self), strides)
         self.features = tuple(features)
 

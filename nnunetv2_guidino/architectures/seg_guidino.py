@@ -39,10 +39,11 @@ class SegGuiDINO(TokenNetwork):
         tuning: str = "frozen",
         lora: Mapping[str, Any] | None = None,
         min_input_size: int = 224,
+        pretrained: str | None = None,
     ):
         super().__init__(
             input_channels, num_classes, deep_supervision, strides,
-            encoder_config, normalization_schemes, layers, [width], tuning, lora, min_input_size,
+            encoder_config, normalization_schemes, layers, [width], tuning, lora, min_input_size, pretrained,
         )  # fmt: skip
         self.projection = self.projected(self.token_encoder.channels, width)
         self.decoder = TokenDecoder(width, dropout, num_classes, deep_supervision)

@@ -43,11 +43,12 @@ class SegDINO(TokenNetwork):
         tuning: str = "frozen",
         lora: Mapping[str, Any] | None = None,
         min_input_size: int = 224,
+        pretrained: str | None = None,
     ):
         features = [width] * len(layers)
         super().__init__(
             input_channels, num_classes, deep_supervision, strides,
-            encoder_config, normalization_schemes, layers, features, tuning, lora, min_input_size,
+            encoder_config, normalization_schemes, layers, features, tuning, lora, min_input_size, pretrained,
         )  # fmt: skip
         if head not in ("transposed", "published"):
             raise GuidinoError(f'SegDINO: head is {head!r}; expected "transposed" or "published"')
@@ -107,11 +108,12 @@ class SegDINO2(TokenNetwork):
         tuning: str = "frozen",
         lora: Mapping[str, Any] | None = None,
         min_input_size: int = 224,
+        pretrained: str | None = None,
     ):
         features = [width] * len(layers)
         super().__init__(
             input_channels, num_classes, deep_supervision, strides,
-            encoder_config, normalization_schemes, layers, features, tuning, lora, min_input_size,
+            encoder_config, normalization_schemes, layers, features, tuning, lora, min_input_size, pretrained,
         )  # fmt: skip
         self.projections = nn.ModuleList(nn.Conv2d(self.width, width, 1, bias=False) for _ in layers)
         self.decoder = PyramidDecoder(features, num_classes, deep_supervision)

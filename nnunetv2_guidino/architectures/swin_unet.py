@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
@@ -33,10 +33,13 @@ class SwinUnet(OneOutput):
         blocks: In each stage.
         window: Tokens along a side of a window.
         drop_path: Of the last block of the encoder, rising from zero; the decoder mirrors it.
+        pretrained: A folder or a name on the hub with timm's Swin-T or another Swin of this width; None: random.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
     """
+
+    published_weights: ClassVar[str | None] = "timm/swin_tiny_patch4_window7_224.ms_in1k"
 
     def __init__(
         self,
@@ -49,9 +52,10 @@ class SwinUnet(OneOutput):
         blocks: Sequence[int] = (2, 2, 2, 2),
         window: int = 7,
         drop_path: float = 0.2,
+        pretrained: str | None = None,
     ):
         widths = [width * 2**stage for stage in range(len(heads))]
-        super().__init__(strides, widths)
+        super().__init__(strides, widths, pretrained)
         rates = rising(drop_path, sum(blocks))
         stages = [
             nn.Sequential(*(swin_block(dim, count, window, index, rates.pop(0)) for index in range(number)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from nnunetv2_guidino.architectures.parts import OneOutput
-from nnunetv2_guidino.config import LoRA
+from nnunetv2_guidino.config import DEFAULT_ENCODER, LoRA
+from nnunetv2_guidino.encoders.source import EncoderSource
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -34,8 +35,8 @@ class TunedTokenEncoder(TokenEncoder):
 class TokenNetwork(OneOutput):
     """A segmentation network on tokens: what SegDINO and its relatives have in common.
 
-    The transformer is random until `token_encoder.load_pretrained` or `load_state_dict` gives it weights; it is known
-    by its configuration alone, so that a prediction needs neither hub nor folder.
+    The transformer is random until `load_pretrained` or `load_state_dict` gives it weights; it is known by its
+    configuration alone, so that a prediction needs neither hub nor folder.
 
     Args:
         input_channels: Of the patch; those behind the image's, which a cascade appends, are left out.
@@ -49,10 +50,13 @@ class TokenNetwork(OneOutput):
         tuning: "frozen", "lora", or "full" for training the transformer too.
         lora: Settings of the adapters; None are the defaults.
         min_input_size: Pixels of the shorter side of what the transformer sees.
+        pretrained: The transformer's folder or its name on the hub; None: random.
 
     Raises:
         GuidinoError: If the tuning is none of these.
     """
+
+    published_weights: ClassVar[str | None] = DEFAULT_ENCODER
 
     def __init__(
         self,
@@ -67,8 +71,9 @@ class TokenNetwork(OneOutput):
         tuning: str,
         lora: Mapping[str, Any] | None,
         min_input_size: int,
+        pretrained: str | None,
     ):
-        super().__init__(strides, features)
+        super().__init__(strides, features, pretrained)
         if tuning not in TUNING:
             raise GuidinoError(f"{type(self).__name__}: tuning is {tuning!r}; expected one of {', '.join(TUNING)}")
         if len(normalization_schemes) > input_channels:
@@ -121,8 +126,8 @@ class TokenNetwork(OneOutput):
         """
         return list(self.token_encoder(patch).split(self.width, dim=1))
 
-    def load_pretrained(self, folder: Path, name: str) -> Any:
-        """Load the transformer's pretrained weights, as TokenEncoder.load_pretrained does, and describe them."""
+    def load_weights(self, folder: Path, name: str) -> EncoderSource:
+        """The transformer's, as TokenEncoder.load_pretrained does."""
         return self.token_encoder.load_pretrained(folder, name)
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
