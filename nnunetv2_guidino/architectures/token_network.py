@@ -18,20 +18,6 @@ from nnunetv2_guidino.errors import GuidinoError
 TUNING = ("frozen", "lora", "full")
 
 
-class TunedTokenEncoder(TokenEncoder):
-    """A token encoder whose transformer is trained as a whole."""
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        for name, parameter in self.vit.named_parameters():
-            # No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no
-            # parameters that get no gradient.
-            parameter.requires_grad_(not any(part in name for part in ("mask_token", "pooler")))
-
-    def forward(self, patch: Tensor) -> Tensor:
-        return self._tokens(patch[:, : self.image_channels])
-
-
 class TokenNetwork(OneOutput):
     """A segmentation network on tokens: what SegDINO and its relatives have in common.
 
@@ -82,9 +68,10 @@ class TokenNetwork(OneOutput):
                 f"{input_channels} input channels; expected one per image channel"
             )
         layer: Any = layers[0] if len(layers) == 1 else list(layers)
-        kind = TunedTokenEncoder if tuning == "full" else TokenEncoder
         adapters = LoRA(**(lora or {})) if tuning == "lora" else None
-        self.token_encoder = kind(encoder_config, layer, normalization_schemes, min_input_size, adapters)
+        self.token_encoder = TokenEncoder(
+            encoder_config, layer, normalization_schemes, min_input_size, adapters, trainable=tuning == "full"
+        )
         self.width = self.token_encoder.channels // len(layers)
 
     @classmethod

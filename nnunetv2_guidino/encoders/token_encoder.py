@@ -30,6 +30,10 @@ UNIT_RANGE_SCHEMES = ("RescaleTo01Normalization", "RGBTo01Normalization")
 # A volume has hundreds of slices. So many tokens make ViT-S's widest tensor, 1536 floats for each, 100 MB.
 TOKENS_AT_ONCE = 2**14
 
+# No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no parameters that
+# get no gradient.
+_WITHOUT_GRADIENT = ("mask_token", "pooler")
+
 
 class TokenEncoder(nn.Module):
     """A vision transformer's patch tokens, with the input brought to what it was trained on.
@@ -41,6 +45,7 @@ class TokenEncoder(nn.Module):
 
     The transformer is frozen: no gradients, and evaluation mode whatever `.train()` says (DINOv3 rescales its position
     embedding at random in training mode). LoRA's adapters alone get gradients, and their dropout follows `.train()`.
+    A `trainable` one gets gradients as a whole, and stays in evaluation mode all the same.
 
     Args:
         architecture: As read_encoder_config returns it. The weights are random until `load_pretrained` or
@@ -51,6 +56,7 @@ class TokenEncoder(nn.Module):
         min_input_size: Pixels of the shorter side.
         lora: Adapters on the transformer's linear layers; None for none.
         merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
+        trainable: Train the transformer itself.
 
     A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
     there are gradients, the parts are encoded once more in the backward pass.
@@ -74,6 +80,7 @@ class TokenEncoder(nn.Module):
         min_input_size: int,
         lora: LoRA | None = None,
         merge_lora: bool = False,
+        trainable: bool = False,
     ):
         super().__init__()
         self.architecture = architecture
@@ -84,6 +91,9 @@ class TokenEncoder(nn.Module):
         blocks = self.family.blocks(self.vit)
         *hidden, self.last_layer = checked_layers(layer, len(blocks))
         del blocks[self.last_layer :]
+        if trainable:
+            for name, parameter in self.vit.named_parameters():
+                parameter.requires_grad_(not any(part in name for part in _WITHOUT_GRADIENT))
         self.keeps_hidden_tokens = bool(hidden)
         self._hidden_tokens: list[Tensor] = []
         for number in hidden:
@@ -92,6 +102,7 @@ class TokenEncoder(nn.Module):
         self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
+        self.has_gradients = self.has_adapters or trainable  # of the transformer
         self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
@@ -149,7 +160,7 @@ class TokenEncoder(nn.Module):
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
         chunks = torch.split(images, max(1, TOKENS_AT_ONCE // tokens_per_image))
         # The learned convolution lies before the transformer, so its gradient has to pass through.
-        with nullcontext() if self.to_rgb is not None or self.has_adapters else torch.no_grad():
+        with nullcontext() if self.to_rgb is not None or self.has_gradients else torch.no_grad():
             encode = self._tokens
             if len(chunks) > 1 and torch.is_grad_enabled() and not self.keeps_hidden_tokens:
                 # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Hidden tokens
