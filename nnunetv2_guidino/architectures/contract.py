@@ -7,7 +7,7 @@ encoders, and knows nothing of guides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from nnunetv2_guidino.encoders.source import EncoderSource, find_encoder
 from nnunetv2_guidino.errors import GuidinoError
+
+USE = "set architecture.arch_kwargs.pretrained to FOLDER in the plans"
 
 
 def nearest_multiples(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
@@ -104,8 +106,8 @@ class Architecture(nn.Module):
 
     A network with a pretrained part has the setting `pretrained`, hands it on to this constructor, and gives
     `load_weights`. Nothing is loaded when it is built, which happens to predict too: our trainers call
-    `load_pretrained`, and write what it returns into the plans, as `pretrained_source` beside arch_kwargs. A trainer
-    that does not is refused by `forward`.
+    `load_pretrained`, and write `pretrained_source` into the plans, beside arch_kwargs. A trainer that does not is
+    refused by `forward`.
 
     Args:
         pretrained: What the pretrained part is to start from: a folder, or a name on the Hugging Face hub. None: it
@@ -119,8 +121,9 @@ class Architecture(nn.Module):
     def __init__(self, pretrained: str | None = None):
         super().__init__()
         self.pretrained = pretrained
+        self.pretrained_source: EncoderSource | None = None  # what was loaded
         self.lacks_pretrained = pretrained is not None
-        self.register_load_state_dict_post_hook(_lacks_nothing)
+        self.register_load_state_dict_post_hook(_has_all_weights)  # type: ignore[no-untyped-call]
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -153,21 +156,21 @@ class Architecture(nn.Module):
         if self.lacks_pretrained and self.training and torch.is_grad_enabled():
             raise GuidinoError(
                 f"{type(self).__name__} is to start from {self.pretrained}, which this trainer does not load: train it "
-                "with -tr nnUNetTrainerGuiDINOBaseline or another of that family, or bring all weights with "
-                "-pretrained_weights, or set architecture.arch_kwargs.pretrained to null in the plans"
+                "with -tr nnUNetTrainerGuiDINOBaseline or another whose name begins with nnUNetTrainerGuiDINO, bring "
+                "all weights with -pretrained_weights, or set architecture.arch_kwargs.pretrained to null in the plans"
             )
         return self.decode(self.encode(patch), patch.shape[2:])
 
-    def load_pretrained(self) -> dict[str, Any]:
-        """Load what `pretrained` names into the pretrained part, and describe it as encoders.source.EncoderSource does.
+    def load_pretrained(self) -> None:
+        """Load what `pretrained` names, if it names anything, and describe it in `pretrained_source`.
 
         Raises:
             GuidinoError: If it is not there or does not fit.
         """
-        assert self.pretrained is not None
-        source = self.load_weights(find_encoder(self.pretrained), self.pretrained)
-        self.lacks_pretrained = False
-        return asdict(source)
+        if self.pretrained is not None:
+            folder = find_encoder(self.pretrained, USE)
+            self.pretrained_source = self.load_weights(folder, self.pretrained)
+            self.lacks_pretrained = False
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
         """Load the pretrained part.
@@ -179,8 +182,9 @@ class Architecture(nn.Module):
         raise NotImplementedError
 
 
-def _lacks_nothing(network: Architecture, incompatible_keys: object) -> None:
-    network.lacks_pretrained = False  # a checkpoint has all weights
+def _has_all_weights(network: Architecture, incompatible_keys: object) -> None:
+    network.lacks_pretrained = False
+    network.pretrained_source = None  # the state dict's are others
 
 
 def describe(network: Any) -> Description:

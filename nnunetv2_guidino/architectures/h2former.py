@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -19,7 +20,9 @@ from nnunetv2_guidino.architectures.parts import (
     resized,
     rising,
 )
+from nnunetv2_guidino.architectures.pretrained import load_parts
 from nnunetv2_guidino.architectures.swin_unet import swin_block
+from nnunetv2_guidino.encoders.source import EncoderSource
 
 
 class H2Former(OneOutput):
@@ -74,6 +77,11 @@ class H2Former(OneOutput):
         """The window is a sixteenth of the planned patch."""
         window = [math.ceil(side / 16) for side in configuration["patch_size"]]
         return super().planned(configuration, **{"window": window, **settings})
+
+    def load_weights(self, folder: Path, name: str) -> EncoderSource:
+        """The ResNet's."""
+        resnet = self.encoder.resnet
+        return load_parts(folder, name, [(resnet, "")], "conv1.weight", resnet.conv1.in_channels)
 
     def encode(self, patch: Tensor) -> list[Tensor]:
         return self.encoder(patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.parts import Decoder, resized
@@ -57,8 +58,8 @@ class SegGuiDINO(TokenNetwork):
         """What makes features of tokens."""
         return nn.Conv2d(channels, width, 3, padding=1)
 
-    def encode(self, patch: Tensor) -> list[Tensor]:
-        return [self.projection(self.token_encoder(patch))]
+    def features_of(self, maps: list[Tensor]) -> list[Tensor]:
+        return [self.projection(torch.cat(maps, dim=1))]
 
 
 class SegGuiDINOPartner(SegGuiDINO):

@@ -60,8 +60,7 @@ class SegDINO(TokenNetwork):
         )
         self.decoder = SegDINODecoder(features, head == "transposed", num_classes, deep_supervision)
 
-    def encode(self, patch: Tensor) -> list[Tensor]:
-        maps = self.token_maps(patch)
+    def features_of(self, maps: list[Tensor]) -> list[Tensor]:
         return [projection(tokens) for projection, tokens in zip(self.projections, maps, strict=True)]
 
 
@@ -118,8 +117,7 @@ class SegDINO2(TokenNetwork):
         self.projections = nn.ModuleList(nn.Conv2d(self.width, width, 1, bias=False) for _ in layers)
         self.decoder = PyramidDecoder(features, num_classes, deep_supervision)
 
-    def encode(self, patch: Tensor) -> list[Tensor]:
-        maps = self.token_maps(patch)
+    def features_of(self, maps: list[Tensor]) -> list[Tensor]:
         return [projection(tokens) for projection, tokens in zip(self.projections, maps, strict=True)]
 
 

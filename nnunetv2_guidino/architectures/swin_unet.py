@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,6 +19,8 @@ from nnunetv2_guidino.architectures.parts import (
     padded,
     rising,
 )
+from nnunetv2_guidino.architectures.pretrained import Part, load_parts
+from nnunetv2_guidino.encoders.source import EncoderSource
 
 
 class SwinUnet(OneOutput):
@@ -69,6 +72,20 @@ class SwinUnet(OneOutput):
         ]
         self.decoder = SwinDecoder(widths, stages, num_classes, deep_supervision)
         self.apply(_initialise)
+
+    def load_weights(self, folder: Path, name: str) -> EncoderSource:
+        """The encoder's; and, mirrored, the decoder's: its blocks begin as the encoder's of the same stage."""
+        encoder = self.encoder
+        parts: list[Part] = [
+            (encoder.embedding, "patch_embed.proj."),
+            (encoder.embedding_norm, "patch_embed.norm."),
+            (encoder.norm, "norm."),
+        ]
+        parts += [(merging, f"layers.{stage}.downsample.") for stage, merging in enumerate(encoder.mergings, start=1)]
+        for stages in (encoder.stages, self.decoder.stages):
+            for stage, blocks in enumerate(stages):
+                parts += [(block, f"layers.{stage}.blocks.{number}.") for number, block in enumerate(blocks)]
+        return load_parts(folder, name, parts, "patch_embed.proj.weight", encoder.embedding.in_channels)
 
     def encode(self, patch: Tensor) -> list[Tensor]:
         return self.encoder(patch)

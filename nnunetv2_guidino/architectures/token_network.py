@@ -18,6 +18,11 @@ from nnunetv2_guidino.errors import GuidinoError
 TUNING = ("frozen", "lora", "full")
 
 
+def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
+    """The adapters that plans' arch_kwargs ask for; None where they ask for none."""
+    return LoRA(**(arch_kwargs.get("lora") or {})) if arch_kwargs.get("tuning") == "lora" else None
+
+
 class TokenNetwork(OneOutput):
     """A segmentation network on tokens: what SegDINO and its relatives have in common.
 
@@ -68,10 +73,11 @@ class TokenNetwork(OneOutput):
                 f"{input_channels} input channels; expected one per image channel"
             )
         layer: Any = layers[0] if len(layers) == 1 else list(layers)
-        adapters = LoRA(**(lora or {})) if tuning == "lora" else None
+        adapters = planned_lora({"tuning": tuning, "lora": lora})
         self.token_encoder = TokenEncoder(
             encoder_config, layer, normalization_schemes, min_input_size, adapters, trainable=tuning == "full"
         )
+        self.layers = list(layers)
         self.width = self.token_encoder.channels // len(layers)
 
     @classmethod
@@ -112,6 +118,13 @@ class TokenNetwork(OneOutput):
             (B, n, H, W) -> [(B, C, h, w) for each layer]
         """
         return list(self.token_encoder(patch).split(self.width, dim=1))
+
+    def encode(self, patch: Tensor) -> list[Tensor]:
+        return self.features_of(self.token_maps(patch))
+
+    def features_of(self, maps: list[Tensor]) -> list[Tensor]:
+        """What `encode` returns, given what `token_maps` does: whoever has made the same tokens may bring them."""
+        raise NotImplementedError
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
         """The transformer's, as TokenEncoder.load_pretrained does."""

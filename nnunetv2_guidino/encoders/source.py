@@ -26,6 +26,7 @@ from nnunetv2_guidino.config import ENCODER_VARIABLE
 from nnunetv2_guidino.encoders.damage import check_files
 from nnunetv2_guidino.errors import GuidinoError
 
+USE = f"set {ENCODER_VARIABLE}=FOLDER"
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
 _RECORDED_VERSIONS = ("nnunetv2-guidino", "nnunetv2", "torch", "transformers", "timm", "peft")
 _CONNECTION_ERRORS = {
@@ -69,11 +70,15 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-def find_encoder(encoder: str) -> Path:
+def find_encoder(encoder: str, use: str = USE) -> Path:
     """The local folder with an encoder's config.json and safetensors weights.
 
     A folder is taken as it is. A name is looked up in the local hub cache first, then on the hub: on a node without
     internet, asking the hub first costs many seconds of retries.
+
+    Args:
+        encoder: A folder or a name on the hub.
+        use: How the user makes use of a FOLDER in its place, for the message.
 
     Raises:
         GuidinoError: If it is not there, saying what to do.
@@ -88,7 +93,7 @@ def find_encoder(encoder: str) -> Path:
     cached = _in_cache(encoder)
     if cached is not None and not _is_incomplete(cached):
         return check_folder(cached, encoder)
-    with hub_errors(encoder):
+    with hub_errors(encoder, use=use):
         return check_folder(Path(snapshot_download(encoder, allow_patterns=HUB_FILES)), encoder)
 
 
@@ -115,7 +120,7 @@ def _is_incomplete(folder: Path) -> bool:
 
 
 @contextmanager
-def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
+def hub_errors(encoder: str, folder: Path | None = None, use: str = USE) -> Iterator[None]:
     """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do.
 
     Only a connection that fails is told as one; a disk that is full or may not be written to is told as that.
@@ -123,10 +128,11 @@ def hub_errors(encoder: str, folder: Path | None = None) -> Iterator[None]:
     Args:
         encoder: Its name.
         folder: Where it is to be written; None for the hub's cache.
+        use: As find_encoder has it.
     """
     elsewhere = (
-        f"On a machine with internet run `hf download {encoder} --local-dir FOLDER`, copy FOLDER here and set "
-        f"{ENCODER_VARIABLE}=FOLDER; or point HF_HOME to a cache that has it."
+        f"On a machine with internet run `hf download {encoder} --local-dir FOLDER`, copy FOLDER here and {use}; or "
+        "point HF_HOME to a cache that has it."
     )
     try:
         yield
@@ -214,14 +220,14 @@ def check_folder(folder: Path, encoder: str) -> Path:
     return folder
 
 
-def describe(folder: Path, name: str, parameters: int, config: Any) -> EncoderSource:
+def describe(folder: Path, name: str, parameters: int, config: Any = None) -> EncoderSource:
     """What was loaded from `folder`.
 
     Args:
         folder: As find_encoder returns it.
         name: What the user called it.
-        parameters: Of the whole transformer.
-        config: transformers' configuration of it.
+        parameters: Of the whole of it, used or not.
+        config: transformers' configuration of it; None for a network that is not transformers'.
     """
     licence, address = _licence(folder, name, config)
     return EncoderSource(name, str(folder.resolve()), parameters, file_sha256(_weight_files(folder)), licence, address)
@@ -246,7 +252,8 @@ def _licence(folder: Path, encoder: str, config: Any) -> tuple[str, str | None]:
         metadata = {}
     metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
     name = metadata.get("license_name") or metadata.get("license")
-    if name in (None, "other") and "dinov3" in f"{config.model_type} {getattr(config, 'architecture', '')}":
+    kind = f"{getattr(config, 'model_type', '')} {getattr(config, 'architecture', '')}"
+    if name in (None, "other") and "dinov3" in kind:
         name = "dinov3-license"
     if name == "dinov3-license":
         return name, "https://ai.meta.com/resources/models-and-libraries/dinov3-license"

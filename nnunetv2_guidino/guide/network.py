@@ -15,6 +15,7 @@ from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
+from nnunetv2_guidino.guide.shared_pass import Encoded, common_layers, same_input
 from nnunetv2_guidino.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
@@ -65,6 +66,8 @@ class GuidedNetwork(TakesPretrainedWeights):
         self.gate = gated(describe(network), config.gate, config.gating, len(normalization_schemes))
         self.network = network
         self._no_decoder = SimpleNamespace(deep_supervision=False)
+        self.common_layers: tuple[int, ...] | None = None  # of the network's and the guide's, when weights are there
+        self.register_load_state_dict_post_hook(_share_pass)  # type: ignore[no-untyped-call]
         self.token_encoder = TokenEncoder(
             config.encoder_config,
             config.layer,
@@ -109,9 +112,30 @@ class GuidedNetwork(TakesPretrainedWeights):
         """The one that gates, (B, 1, …)."""
         return gating_guide(self.guides(patch))
 
+    def share_pass(self) -> None:
+        """Have one pass of the transformer serve network and guide, if both stand on the same one, frozen.
+
+        To be called when their weights have changed; `load_state_dict` does so.
+        """
+        self.common_layers = common_layers(self.network, self.token_encoder, self.settings)
+
+    def _shares_pass(self, patch: Tensor) -> bool:
+        """Not where the gate is at the input, which the network's pass would have to wait for."""
+        return (
+            self.common_layers is not None
+            and self.gate.needs_features
+            and same_input(self.network, self.token_encoder, patch)
+        )
+
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
-        logits = self.guide_logits(patch)
-        outputs: Tensor | list[Tensor] = self.gate(self.network, patch, gating_guide(logits.sigmoid()))
+        network = self.network
+        if self._shares_pass(patch):
+            maps = network.token_maps(patch)
+            logits = self.tokenbook.logits(torch.cat([maps[index] for index in self.common_layers or ()], dim=1))
+            network = Encoded(network, network.features_of(maps), patch.shape[2:])
+        else:
+            logits = self.guide_logits(patch)
+        outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
         if not self.returns_guides:
             return outputs
         return [*([outputs] if isinstance(outputs, Tensor) else outputs), logits]
@@ -119,3 +143,7 @@ class GuidedNetwork(TakesPretrainedWeights):
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""
         return self.network.compute_conv_feature_map_size(input_size)
+
+
+def _share_pass(network: GuidedNetwork, incompatible_keys: object) -> None:
+    network.share_pass()

@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunetv2_guidino.architectures.token_network import planned_lora
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
+from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE, adamw, has_adapters, without_frozen
+from nnunetv2_guidino.training.pretrained import LoadsPretrained
 from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything, some_cases
 
 
-class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
+class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
     """Stock network and loss at the length and seed that the name gives: what a guided training is compared with.
 
     Checkpoints are written atomically.
@@ -28,6 +30,8 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
     iterations: int | None = None
     cases: int | None = None
     seed: int | None = None
+    adamw = False  # instead of nnU-Net's SGD; LoRA needs it
+    largest_batch: int | None = None
 
     output_folder_base: str  # nnU-Net's
 
@@ -47,12 +51,25 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
             # nnU-Net's 50 validation iterations for 250 of training
             self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
             self.num_iterations_per_epoch = self.iterations
+        if self.largest_batch is not None:
+            batch_size = min(self.largest_batch, self.configuration_manager.batch_size)
+            self.configuration_manager.configuration["batch_size"] = batch_size
+        if self.adamw or planned_lora(self.configuration_manager.network_arch_init_kwargs) is not None:
+            self.initial_lr = PAPER_LEARNING_RATE
 
     def initialize(self) -> None:
         """Seed, so that two trainings with one seed start with equal weights, and build what nnU-Net trains."""
         if self.seed is not None:
             seed_everything(self.seed)
         super().initialize()
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's optimizer of what is trained, or AdamW with a rate of its own for LoRA."""
+        if self.adamw or has_adapters(self.network):
+            return adamw(self.network, self.initial_lr, self.weight_decay, self.num_epochs)
+        optimizer, lr_scheduler = super().configure_optimizers()
+        without_frozen(optimizer)
+        return optimizer, lr_scheduler
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's; with a seed, each augmentation worker has its own, and the batches come in a fixed order."""
@@ -133,3 +150,15 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
         with whole_file(Path(filename)) as unfinished:
             super().save_checkpoint(str(unfinished))
+
+
+class PaperRecipe:
+    """What section 4.2 of the paper states: AdamW, 1e-4, 400 epochs, batches of 4."""
+
+    epochs: int | None = 400
+    largest_batch: int | None = 4
+    adamw = True
+
+
+class nnUNetTrainerGuiDINOBaselinePaper(PaperRecipe, nnUNetTrainerGuiDINOBaseline):
+    """nnUNetTrainerGuiDINOBaseline with the paper's recipe: what nnUNetTrainerGuiDINOPaper is compared with."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from nnunetv2.preprocessing.resampling.default_resampling import get_do_separate_z
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -25,12 +24,13 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.losses.guided import GuidedLoss
 from nnunetv2_guidino.plans import FILLED_IN, first_difference
+from nnunetv2_guidino.training.baseline import PaperRecipe
 from nnunetv2_guidino.training.logging import LoggedTerms
-from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
 from nnunetv2_guidino.training.model_folder import OF_ONE_FOLD, ModelFolder, guide_of_checkpoint
+from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE
+from nnunetv2_guidino.training.pretrained import make_alike
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, reported
 
-PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
 # nnU-Net calls the static build_network_architecture to train and to predict, and tells it nothing of that.
 _building_to_train: ContextVar[bool] = ContextVar("_building_to_train", default=False)
 
@@ -52,8 +52,6 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     """
 
     lora: LoRA | None = None  # where the plans set none
-    adamw = False  # instead of nnU-Net's SGD; LoRA needs it
-    largest_batch: int | None = None
 
     resumed_guide: GuideConfig | None = None  # of the checkpoint that is about to bring all weights
     guide_progress: GuideProgress | None = None  # -> on_train_start
@@ -68,15 +66,12 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net's signature
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.largest_batch is not None:
-            batch_size = min(self.largest_batch, self.configuration_manager.batch_size)
-            self.configuration_manager.configuration["batch_size"] = batch_size
         self.guide_config = GuideConfig.from_plans(self.plans_manager.plans)
         self.asked_for = set(self.plans_manager.plans.get(PLANS_KEY, {})) - {*FILLED_IN}
         if self.lora is not None and self.guide_config.lora is None:
             self.guide_config = replace(self.guide_config, lora=self.lora)
             self.asked_for.add("lora")
-        if self.adamw or self.guide_config.lora is not None:
+        if self.guide_config.lora is not None:
             self.initial_lr = PAPER_LEARNING_RATE
 
     @property
@@ -125,11 +120,10 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         network = self._guided_network()
         source = network.token_encoder.load_pretrained(folder, self.guide_config.encoder)
         if self.is_ddp:
-            # nnU-Net has made all GPUs alike before; LoRA's adapters have been drawn anew since, on each GPU others.
-            for parameter in network.token_encoder.parameters():
-                dist.broadcast(parameter.data, src=0)
+            make_alike(network.token_encoder)
         self._settle(replace(self.guide_config, encoder_source=asdict(source)))
         self.print_to_log_file(f"Token encoder: {source}")
+        network.share_pass()
 
     @staticmethod
     def build_network_architecture(
@@ -154,24 +148,6 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         """Off to predict: the guides are returned no more then; and on to train, as far as this trainer has any."""
         super().set_deep_supervision_enabled(enabled and self.enable_deep_supervision)
         self._guided_network().returns_guides = enabled
-
-    def configure_optimizers(self) -> tuple[Any, Any]:
-        """nnU-Net's optimizer of what is trained, or AdamW with a rate of its own for LoRA."""
-        if self.adamw or self.guide_config.lora is not None:
-            return self._configure_adamw(self.guide_config.lora)
-        optimizer, lr_scheduler = super().configure_optimizers()
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if p.requires_grad]
-        return optimizer, lr_scheduler
-
-    def _configure_adamw(self, lora: LoRA | None) -> tuple[Any, Any]:
-        """One optimizer with a group for LoRA, since nnU-Net steps one."""
-        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        groups = [{"params": [p for name, p in trainable if "lora_" not in name], "lr": self.initial_lr}]
-        if lora is not None:
-            groups.append({"params": [p for name, p in trainable if "lora_" in name], "lr": lora.learning_rate})
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
 
     def _build_loss(self) -> nn.Module:
         # nnU-Net resamples volumes of such spacings slice by slice
@@ -266,12 +242,8 @@ class nnUNetTrainerGuiDINOLoRA(nnUNetTrainerGuiDINO):
     lora = LoRA()
 
 
-class nnUNetTrainerGuiDINOPaper(nnUNetTrainerGuiDINO):
-    """nnUNetTrainerGuiDINO with what section 4.2 of the paper states: AdamW, 1e-4, 400 epochs, batches of 4."""
-
-    epochs = 400
-    largest_batch = 4
-    adamw = True
+class nnUNetTrainerGuiDINOPaper(PaperRecipe, nnUNetTrainerGuiDINO):
+    """nnUNetTrainerGuiDINO with the paper's recipe."""
 
 
 class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDINOPaper):

@@ -17,8 +17,10 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
     """A trainer of a GuidedNetwork with a GuidedLoss that logs what each of them has to say."""
 
     def _guided_network(self) -> GuidedNetwork:
-        network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
+        return self._bare_network()
+
+    def _segmentation_network(self) -> Any:
+        return self._guided_network().network
 
     def _add_logged_values(self) -> None:
         self.logged_terms = [f"{term}_loss" for term in self.loss.terms]

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 GRAMMAR = (
     "nnUNetTrainerGuiDINO[Paper][LoRA][_<N>epochs][_<M>iterations][_<n>cases][_seed<k>] or "
-    "nnUNetTrainerGuiDINOBaseline[_<N>epochs][_<M>iterations][_<n>cases][_seed<k>], for example "
+    "nnUNetTrainerGuiDINOBaseline[Paper][_<N>epochs][_<M>iterations][_<n>cases][_seed<k>], for example "
     "nnUNetTrainerGuiDINO_100epochs_seed1"
 )
 _NAME = re.compile(
-    r"nnUNetTrainerGuiDINO(?P<kind>Baseline|(?:Paper)?(?:LoRA)?)"
+    r"nnUNetTrainerGuiDINO(?P<kind>Baseline(?:Paper)?|(?:Paper)?(?:LoRA)?)"
     r"(?:_(?P<epochs>[1-9]\d*)epochs)?(?:_(?P<iterations>[1-9]\d*)iterations)?(?:_(?P<cases>[1-9]\d*)cases)?"
     r"(?:_seed(?P<seed>\d+))?"
 )
@@ -43,6 +43,7 @@ def trainer_class(name: str) -> type[nnUNetTrainerGuiDINOBaseline]:
         "Paper": guided.nnUNetTrainerGuiDINOPaper,
         "PaperLoRA": guided.nnUNetTrainerGuiDINOPaperLoRA,
         "Baseline": baseline.nnUNetTrainerGuiDINOBaseline,
+        "BaselinePaper": baseline.nnUNetTrainerGuiDINOBaselinePaper,
     }[match["kind"]]
     if name == base.__name__:
         return base

@@ -86,12 +86,14 @@ def build_trainer(
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
     previous_stage: str | None = None,
     architecture: str | None = None,
+    network: dict[str, Any] | None = None,
     **dataset: Any,
 ) -> Any:
     """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER.
 
     Args:
         architecture: One of lists.ARCHITECTURES; None: a planned network.
+        network: Settings of that architecture, beside its tiny ones.
     """
     from nnunetv2_guidino.architectures.registry import planned_architecture
     from nnunetv2_guidino.training.naming import trainer_class
@@ -103,7 +105,7 @@ def build_trainer(
     if architecture is not None:
         settings = planned["configurations"][configuration]
         tiny = importlib.import_module("tiny_networks").SETTINGS.get(architecture, {})  # which imports this module
-        settings["architecture"] = planned_architecture(architecture, settings, **tiny)
+        settings["architecture"] = planned_architecture(architecture, settings, **tiny, **(network or {}))
     planned["continue_training"] = False
     dataset_json = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
