@@ -1,10 +1,15 @@
-"""The architectures and how large they are. Writes the table of docs/reference/architectures.md.
+"""The architectures, how large they are and how long they take. Writes the table of docs/reference/architectures.md.
 
 python tests/support/architecture_table.py
+
+The milliseconds are measured anew by this alone: a test compares the page with what is made of it here, and takes them
+from the page.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +20,50 @@ from transformers import DINOv3ViTConfig
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.architectures.registry import planned_architecture
+from nnunetv2_guidino.architectures.token_network import TokenNetwork
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 BEGIN, END = "<!-- table: python tests/support/architecture_table.py -->\n", "<!-- end of the table -->\n"
 VIT_S = DINOv3ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
 PATCH = {2: (256, 256), 3: (64, 64, 64)}
-PRETRAINED = {
-    "swin_unet": "Swin-T, ImageNet-1k",
-    "h2former": "ResNet-34, ImageNet-1k",
-    **dict.fromkeys(("segdino", "segdino2", "seg_guidino", "seg_guidino_partner"), "a vision transformer: DINOv3"),
-}
+HEAD = "| name | network | | parameters, of them trained | GFLOP | ms | outputs | gates | pretrained weights |"
+MS = 6  # that column, counted from the left border
+ROUNDS = 3
 
 
-def table() -> str:
-    """A row for each architecture and dimension."""
-    head = "| name | network | | parameters, of them trained | GFLOP | outputs | gates | pretrained in its paper |"
-    rows = [head, "|" + "---|" * 8]
-    rows += [_row(name, count) for name, entry in lists.ARCHITECTURES.items() for count in entry.load().dimensions]
+def table(milliseconds: Callable[[str, int], str]) -> str:
+    """A row for each architecture and dimension.
+
+    Args:
+        milliseconds: Of a forward pass, given the name and the dimensions.
+    """
+    rows = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    for name, entry in lists.ARCHITECTURES.items():
+        rows += [_row(name, count, milliseconds(name, count)) for count in entry.load().dimensions]
     return "\n".join(rows) + "\n"
 
 
-def _row(name: str, dimensions: int) -> str:
+def _arch_kwargs(name: str, dimensions: int) -> dict[str, Any]:
     configuration = {
         "patch_size": PATCH[dimensions],
         "normalization_schemes": ["ZScoreNormalization"] * 3,
         "architecture": {"arch_kwargs": {"strides": [[1] * dimensions] + [[2] * dimensions] * 4}},
     }
+    on_tokens = issubclass(lists.ARCHITECTURES[name].load(), TokenNetwork)
+    settings: dict[str, Any] = {"encoder_config": VIT_S.to_dict()} if on_tokens else {}
+    return planned_architecture(name, configuration, **settings)["arch_kwargs"]
+
+
+def _network_and_patch(name: str, dimensions: int) -> tuple[Any, torch.Tensor]:
+    architecture, kwargs = lists.ARCHITECTURES[name].load(), _arch_kwargs(name, dimensions)
+    network = architecture(input_channels=3, num_classes=2, deep_supervision=False, **kwargs)
+    return network.eval(), torch.zeros(1, 3, *PATCH[dimensions])
+
+
+def _row(name: str, dimensions: int, milliseconds: str) -> str:
     entry = lists.ARCHITECTURES[name]
-    settings: dict[str, Any] = {"encoder_config": VIT_S.to_dict()} if "DINO" in PRETRAINED.get(name, "") else {}
-    kwargs = planned_architecture(name, configuration, **settings)["arch_kwargs"]
     with torch.device("meta"):
-        network = entry.load()(input_channels=3, num_classes=2, deep_supervision=False, **kwargs).eval()
-        patch = torch.empty(1, 3, *PATCH[dimensions])
+        network, patch = _network_and_patch(name, dimensions)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(patch)
     parameters = sum(p.numel() for p in network.parameters())
@@ -59,19 +76,41 @@ def _row(name: str, dimensions: int) -> str:
         f"{dimensions}D",
         f"{parameters / 1e6:.2f} M" + (f", {trained / 1e6:.2f} M" if trained < parameters else ""),
         f"{counter.get_total_flops() / 1e9:.1f}",
+        milliseconds,
         str(description.outputs),
         ", ".join(f"`{gate}`" for gate in gates),
-        PRETRAINED.get(name, "–"),
+        f"`{network.published_weights}`" if network.published_weights else "–",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def page() -> str:
+def measured(name: str, dimensions: int) -> str:
+    """The least that one core has spent on a forward pass; other processes' time is not counted."""
+    torch.set_num_threads(1)
+    network, patch = _network_and_patch(name, dimensions)
+    spent = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        with torch.no_grad():
+            network(patch)
+        spent.append(time.process_time() - start)
+    return f"{1000 * min(spent):.0f}"
+
+
+def written(name: str, dimensions: int) -> str:
+    """As the page has it."""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith(f"| `{name}` | ") and f" | {dimensions}D | " in line:
+            return line.split("|")[MS].strip()
+    return "–"
+
+
+def page(milliseconds: Callable[[str, int], str] = written) -> str:
     """The page, with its table renewed."""
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1]
+    return before + BEGIN + "\n" + table(milliseconds) + "\n" + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(measured))

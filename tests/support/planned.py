@@ -105,7 +105,7 @@ def build_trainer(
     if architecture is not None:
         settings = planned["configurations"][configuration]
         tiny = importlib.import_module("tiny_networks").SETTINGS.get(architecture, {})  # which imports this module
-        settings["architecture"] = planned_architecture(architecture, settings, **tiny, **(network or {}))
+        settings["architecture"] = planned_architecture(architecture, settings, **{**tiny, **(network or {})})
     planned["continue_training"] = False
     dataset_json = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
