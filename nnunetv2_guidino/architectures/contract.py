@@ -126,7 +126,7 @@ class Architecture(nn.Module):
         self.register_load_state_dict_post_hook(_has_all_weights)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
         """The arch_kwargs that plans get, given the planned configuration: `strides` always, and what else it needs.
 
         Settings are the network's own, such as how wide it is; those not given are written with their defaults.
@@ -134,6 +134,15 @@ class Architecture(nn.Module):
         nnU-Net reads from the strides how many outputs there are and at which scales (see `strides_for`).
         """
         raise NotImplementedError
+
+    @classmethod
+    def planned_widths(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings by which it is as wide and as deep as nnU-Net planned its own network.
+
+        Raises:
+            GuidinoError: If its widths cannot follow the planned ones, as most cannot.
+        """
+        raise GuidinoError(f"{cls.__name__} cannot be as wide as planned: its widths depend on each other")
 
     @property
     def description(self) -> Description:

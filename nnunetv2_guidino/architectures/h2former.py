@@ -73,7 +73,7 @@ class H2Former(OneOutput):
         self.decoder = H2Decoder(widths, num_classes, deep_supervision)
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
         """The window is a sixteenth of the planned patch."""
         window = [math.ceil(side / 16) for side in configuration["patch_size"]]
         return super().planned(configuration, **{"window": window, **settings})

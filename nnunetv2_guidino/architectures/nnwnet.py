@@ -79,30 +79,25 @@ class NNWNet(Architecture):
         self.decoder = SecondDecoder(widths, global_widths, num_classes, deep_supervision, dimensions)
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any], width: str = "paper", **settings: Any) -> dict[str, Any]:
-        """As many levels as the paper has, with the planned strides as far as they go, or the planned levels.
-
-        Args:
-            configuration: As nnU-Net planned it.
-            width: "paper", or "planned" for the planned levels and widths.
-            settings: The network's own.
-
-        Raises:
-            GuidinoError: For another width, or a setting that there is not.
-        """
-        kwargs = configuration["architecture"]["arch_kwargs"]
-        if width == "planned":
-            settings = {"widths": list(kwargs["features_per_stage"]), **settings}
-        elif width != "paper":
-            raise GuidinoError(f'the width is {width!r}; expected "paper" or "planned"')
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
+        """As many levels as there are widths, five without any, with the planned strides as far as they go."""
         patch_size = configuration["patch_size"]
         widths = settings.setdefault("widths", list(WIDTHS[len(patch_size)]))
         settings.setdefault("global_widths", [channels // 2 for channels in widths])
-        strides = [list(stride) for stride in kwargs["strides"][: len(widths)]]
+        planned_strides = configuration["architecture"]["arch_kwargs"]["strides"]
+        strides = [list(stride) for stride in planned_strides[: len(widths)]]
         while len(strides) < len(widths):
             side = np.array(patch_size) // np.prod(strides, axis=0)
             strides.append([2 if pixels >= 8 else 1 for pixels in side])
         return {"strides": strides, **with_defaults(cls, settings)}
+
+    @classmethod
+    def planned_widths(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """A level for each planned stage, as wide as that."""
+        planned = configuration["architecture"]["arch_kwargs"]
+        if "features_per_stage" not in planned:
+            raise GuidinoError(f"{cls.__name__} cannot be as wide as planned: the plans have no features_per_stage")
+        return {"widths": list(planned["features_per_stage"])}
 
     @property
     def description(self) -> Description:

@@ -59,7 +59,7 @@ class OneOutput(Architecture):
         self.features = tuple(features)
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
         """The strides with which nnU-Net gives one output weight one, and every setting."""
         strides = [[1, 1]] + [[2, 2]] * (strides_for(outputs=1) - 1)
         return {"strides": strides, **with_defaults(cls, settings)}

@@ -12,7 +12,7 @@ from nnunetv2_guidino.architectures.contract import Architecture, describe
 from nnunetv2_guidino.errors import GuidinoError
 
 
-def planned_architecture(name: str, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+def planned_architecture(name: str, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
     """The section "architecture" of a plans' configuration that makes nnU-Net build the architecture of that name.
 
     Args:

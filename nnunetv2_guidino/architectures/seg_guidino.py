@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.parts import Decoder, resized
-from nnunetv2_guidino.architectures.token_network import TokenNetwork
+from nnunetv2_guidino.architectures.token_network import TokenNetwork, depth_of
 
 
 class SegGuiDINO(TokenNetwork):
@@ -52,7 +52,7 @@ class SegGuiDINO(TokenNetwork):
     @classmethod
     def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
         """The last block."""
-        return super().default_layers(encoder_config)[-1:]
+        return [depth_of(encoder_config)]
 
     def projected(self, channels: int, width: int) -> nn.Module:
         """What makes features of tokens."""

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from nnunetv2_guidino.architectures.parts import OneOutput
 from nnunetv2_guidino.config import DEFAULT_ENCODER, LoRA
+from nnunetv2_guidino.encoders.architecture import build_vit
+from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.source import EncoderSource
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
@@ -21,6 +24,14 @@ TUNING = ("frozen", "lora", "full")
 def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
     """The adapters that plans' arch_kwargs ask for; None where they ask for none."""
     return LoRA(**(arch_kwargs.get("lora") or {})) if arch_kwargs.get("tuning") == "lora" else None
+
+
+def depth_of(encoder_config: Mapping[str, Any]) -> int:
+    """How many blocks a transformer has, by its configuration; timm's do not write it there."""
+    if "num_hidden_layers" in encoder_config:
+        return int(encoder_config["num_hidden_layers"])
+    with torch.device("meta"):
+        return len(family_of(encoder_config["model_type"]).blocks(build_vit(dict(encoder_config))))
 
 
 class TokenNetwork(OneOutput):
@@ -81,7 +92,7 @@ class TokenNetwork(OneOutput):
         self.width = self.token_encoder.channels // len(layers)
 
     @classmethod
-    def planned(cls, configuration: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
         """The normalisation as planned, and the encoder's configuration, which has to be given.
 
         Raises:
@@ -101,13 +112,13 @@ class TokenNetwork(OneOutput):
         """Four blocks at a quarter, a half, three quarters and the end, as SegDINO has them.
 
         Raises:
-            GuidinoError: If the configuration does not tell how many blocks there are.
+            GuidinoError: If the transformer has less.
         """
-        depth = encoder_config.get("num_hidden_layers")
-        if depth is None:
+        depth = depth_of(encoder_config)
+        if depth < 4:
             raise GuidinoError(
-                f"{cls.__name__}: the encoder's configuration does not tell its num_hidden_layers; give the setting "
-                "layers, four numbers of blocks from 1"
+                f"{cls.__name__} uses four blocks of its encoder, which has {depth}; give the setting layers, numbers "
+                "of blocks from 1"
             )
         return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.settings import Section, read_yaml
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.planning.network import Network
 from nnunetv2_guidino.plans import guide_settings
 from nnunetv2_guidino.training.naming import trainer_class
 
@@ -18,6 +21,7 @@ KEYS = (
     "title", "datasets", "configurations", "methods", "plans", "trainers", "folds", "seeds", "cases", "epochs",
     "iterations",
 )  # fmt: skip
+OF_PLANS = ("plans", "guide", "architecture", "width")  # keys of a method that say with which plans it is trained
 PRESETS = Path(__file__).parent / "presets"
 GUIDED = "nnUNetTrainerGuiDINO"
 PLANS_NAME = re.compile(r"(?!.*__)[A-Za-z0-9][\w.-]*")
@@ -26,14 +30,15 @@ METHOD_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*")
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared: plans, perhaps with a guide of their own, and a trainer.
+    """What is compared: plans, perhaps with a guide or a network of their own, and a trainer.
 
     Args:
         name: What the matrix calls it.
         plans: Name of the plans it is trained with.
         trainer: Without length, cases and seed.
-        base: Name of the plans from which `plans` are derived with a guide; None: `plans` are somebody else's.
-        guide: Settings of that guide, by key.
+        base: Name of the plans from which `plans` are derived; None: `plans` are somebody else's.
+        guide: Settings of the guide in them, by key.
+        network: The network in them; None: the one of `base`.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Method:
     trainer: str
     base: str | None = None
     guide: dict[str, Any] | None = None
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -94,16 +100,14 @@ def find_matrix(name: str | Path) -> Path:
     """A YAML file, or that of a preset by its name; raises GuidinoError, naming the presets, if there is neither."""
     if Path(name).is_file():
         return Path(name)
-    presets = {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
-    if str(name) in presets:
-        return presets[str(name)]
-    if str(name) in NOT_THERE_YET:
-        raise GuidinoError(f"the preset {name} is not there yet: {NOT_THERE_YET[str(name)]}")
-    raise GuidinoError(f"{name} does not exist, and is no preset; there are {', '.join(presets)}")
+    if str(name) in presets():
+        return presets()[str(name)]
+    raise GuidinoError(f"{name} does not exist, and is no preset; there are {', '.join(presets())}")
 
 
-_NETWORKS = "it needs networks of the paper's tables that this package does not have"
-NOT_THERE_YET = {"table1": _NETWORKS, "table2": _NETWORKS, "table3": _NETWORKS}
+def presets() -> dict[str, Path]:
+    """The matrices that come with the package, by name."""
+    return {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
 
 
 def read_matrix(file: Path, datasets: list[str] | None = None) -> Matrix:
@@ -144,10 +148,10 @@ def _methods(section: Section) -> list[Method]:
             if key in section.content:
                 raise GuidinoError(f"{section.file}: methods and {key} stand beside each other; leave one of them out")
         several = section.section("methods")
-        methods = [_method(several, name, ("plans", "guide", "trainer")) for name in several.content]
+        methods = [_method(several, name, (*OF_PLANS, "trainer")) for name in several.content]
     else:
         methods = [
-            Method(name, plans.plans, trainer, plans.base, plans.guide)
+            replace(plans, name=name, trainer=trainer)
             for plans, (trainer, name) in product(_plans(section), _named_trainers(section))
             for name in [f"{plans.name} {name}".strip()]
         ]
@@ -160,7 +164,7 @@ def _plans(section: Section) -> list[Method]:
     if not isinstance(section.content.get("plans"), dict):
         return [Method(name, name, GUIDED) for name in section.texts("plans", ["nnUNetPlans"])]
     several = section.section("plans")
-    return [_method(several, name, ("plans", "guide")) for name in several.content]
+    return [_method(several, name, OF_PLANS) for name in several.content]
 
 
 def _named_trainers(section: Section) -> list[tuple[str, str]]:
@@ -177,14 +181,40 @@ def _method(several: Section, name: str, keys: tuple[str, ...]) -> Method:
     trainer, plans = section.text("trainer", GUIDED), section.text("plans", "nnUNetPlans")
     if not PLANS_NAME.fullmatch(plans):
         raise section.error("plans", "the name of plans, such as nnUNetPlans")
-    if "guide" not in section.content:
+    network, guide = _network(section), None
+    if "guide" in section.content:
+        guide = section.section("guide").content
+        with _said_of(section, "guide"):
+            guide_settings({}, guide)
+    if guide is None and network is None:
         return Method(name, plans, trainer)
-    guide = section.section("guide").content
+    derived = f"{plans}_{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}"
+    return Method(name, derived, trainer, plans, guide, network)
+
+
+def _network(section: Section) -> Network | None:
+    """A method's architecture: its name, or the name with settings beside it."""
+    if "architecture" not in section.content:
+        if "width" in section.content:
+            raise GuidinoError(f"{section.file}: {section.path}width is for an architecture, which is not named")
+        return None
+    settings: dict[str, Any] = {}
+    name = section.content["architecture"]
+    if isinstance(name, Mapping):
+        settings = section.section("architecture").content
+        name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise section.error("architecture", "the name of one, or its name and its settings")
+    with _said_of(section, "architecture"):
+        return Network(name, section.text("width", "paper"), settings)
+
+
+@contextmanager
+def _said_of(section: Section, key: str) -> Iterator[None]:
     try:
-        guide_settings({}, guide)
+        yield
     except GuidinoError as error:
-        raise GuidinoError(f"{section.file}: {section.path}guide: {error}") from error
-    return Method(name, f"{plans}_{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}", trainer, plans, guide)
+        raise GuidinoError(f"{section.file}: {section.path}{key}: {error}") from error
 
 
 def _check_trainer(matrix: Matrix, method: Method, name: str) -> None:

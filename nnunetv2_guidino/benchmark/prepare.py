@@ -5,22 +5,20 @@ Read in nnU-Net 2.8.1: nnUNetTrainer.do_split, which writes splits_final.json wh
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnunetv2_guidino.benchmark.matrix import Matrix, Method
+from nnunetv2_guidino.benchmark.derive import Preparation, derivation, is_derived
+from nnunetv2_guidino.benchmark.matrix import Matrix
 from nnunetv2_guidino.benchmark.run import executable
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, write_json
 from nnunetv2_guidino.nnunet.folders import folder_of, preprocessed_folder
-from nnunetv2_guidino.plans import derive_plans, guide_settings, read_plans
+from nnunetv2_guidino.plans import read_plans
 
 # nnU-Net's planners by the plans that they write.
 PLANNERS = {
@@ -29,15 +27,6 @@ PLANNERS = {
     "nnUNetResEncUNetLPlans": ["-pl", "nnUNetPlannerResEncL"],
     "nnUNetResEncUNetXLPlans": ["-pl", "nnUNetPlannerResEncXL"],
 }
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """Something that is missing: the command that makes it, and how it is made here."""
-
-    command: list[str]
-    make: Callable[[], None]
-    file: Path | None = None  # which it makes, and refuses to make again
 
 
 def dataset_names(datasets: list[str]) -> dict[str, str]:
@@ -70,13 +59,8 @@ def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> li
             log = folder_of("nnUNet_preprocessed") / name / "guidino_preparation.log"
             steps.append(Preparation(command, lambda command=command, log=log: _run(command, log)))  # type: ignore[misc]
     for method in matrix.methods:
-        if method.base is not None and not _is_derived(matrix, folder, method):
-            file = folder / f"{method.plans}.json"
-            command = ["guidino", "plan", "-d", name, "-p", method.base, "-o", method.plans]
-            command += ["-c", matrix.configurations[0]]
-            for key, value in _given(matrix, method).items():
-                command += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
-            steps.append(Preparation(command, lambda method=method: _derive(matrix, folder, method), file))  # type: ignore[misc]
+        if method.base is not None and not is_derived(matrix, method, folder):
+            steps.append(derivation(matrix, method, folder))
     return steps
 
 
@@ -126,42 +110,6 @@ def _run(command: list[str], log: Path) -> None:
     if done.returncode != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise GuidinoError(f"{' '.join(command)} failed (exit code {done.returncode}), see {log}:\n{tail}")
-
-
-def _given(matrix: Matrix, method: Method) -> dict[str, Any]:
-    """The settings as the matrix gives them; a folder as a whole path, since trainings start elsewhere."""
-    given = dict(method.guide or {})
-    if isinstance(given.get("encoder"), str):
-        for folder in (matrix.file.parent / given["encoder"], Path(given["encoder"]).expanduser()):
-            if folder.is_dir():
-                given["encoder"] = str(folder.resolve())
-    return given
-
-
-def _section(matrix: Matrix, folder: Path, method: Method) -> tuple[dict[str, Any], dict[str, Any]]:
-    source = read_plans(folder / f"{method.base}.json")
-    return source, guide_settings(source, _given(matrix, method))
-
-
-def _is_derived(matrix: Matrix, folder: Path, method: Method) -> bool:
-    """Whether a method's plans are there, with the guide that the matrix wants."""
-    file = folder / f"{method.plans}.json"
-    if not file.is_file():
-        return False
-    _, wanted = _section(matrix, folder, method)
-    there = guide_settings(read_plans(file), {})
-    for key in dict.fromkeys([*wanted, *there]):
-        if wanted.get(key) != there.get(key):
-            raise GuidinoError(
-                f"{file} was made with {key} {there.get(key)!r}; {matrix.file} now has {wanted.get(key)!r} for "
-                f"{method.name}. Give that method another name, or remove the file and what was trained with it"
-            )
-    return True
-
-
-def _derive(matrix: Matrix, folder: Path, method: Method) -> None:
-    source, section = _section(matrix, folder, method)
-    write_json(folder / f"{method.plans}.json", derive_plans(source, method.plans, section))
 
 
 def check_folds(matrix: Matrix, name: str) -> None:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_guidino.benchmark.benchmark import LAUNCHERS, Launch, benchmark
+from nnunetv2_guidino.benchmark.matrix import presets
 from nnunetv2_guidino.benchmark.slurm import Slurm
 from nnunetv2_guidino.bounds import COUNT
 from nnunetv2_guidino.commands.options import add_device, whole
@@ -16,7 +17,8 @@ from nnunetv2_guidino.commands.options import add_device, whole
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `guidino benchmark`."""
-    parser.add_argument("matrix", help="a YAML file (docs/reference/benchmark_matrix.md), or gates, low-data, encoders")
+    named = ", ".join(presets())
+    parser.add_argument("matrix", help=f"a YAML file (docs/reference/benchmark_matrix.md), or a preset: {named}")
     parser.add_argument("-d", dest="datasets", nargs="+", metavar="DATASET", help="in place of the matrix's data sets")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="default: guidino_benchmark/NAME")
     add_device(parser, default="cuda")

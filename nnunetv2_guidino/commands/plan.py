@@ -16,6 +16,9 @@ from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.commands.options import layer, number
 from nnunetv2_guidino.config import GUIDES, LAMBDA, READOUTS, SIMILARITIES
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.planning.network import WIDTHS, Network
+
+NETWORK = "architecture."  # begins the settings of --architecture's network
 
 
 def _choices(what: str, table: Mapping[str, lists.Entry]) -> dict[str, Any]:
@@ -78,6 +81,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="print the guide section of a plans file or a trained model's folder, or of -d -p, and do nothing else",
     )
+    network = parser.add_argument_group("another network (docs/reference/architectures.md)")
+    network.add_argument(
+        "--architecture",
+        **_choices("in every configuration of its dimensions; the others are left out", lists.ARCHITECTURES),
+    )
+    network.add_argument(
+        "--width",
+        choices=WIDTHS,
+        default=WIDTHS[0],
+        help="channels and levels: the paper's, or as nnU-Net planned, where the network can follow (default: paper)",
+    )
     guide = parser.add_argument_group("settings of the guide (docs/reference/guide_settings.md)")
     for option, options in GUIDE_OPTIONS.items():
         guide.add_argument(option, default=argparse.SUPPRESS, **options)
@@ -86,8 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other value, as JSON: a guide setting (lora.rank=4), or one in the plans that has a path there and "
-        "does not belong to the preprocessed data (configurations.2d.batch_size=4); can be repeated",
+        help="any other value, as JSON: a guide setting (lora.rank=4), one of the network that --architecture names "
+        "(architecture.drop_path=0.1), or one in the plans that has a path there and does not belong to the "
+        "preprocessed data (configurations.2d.batch_size=4); can be repeated",
     )
 
 
@@ -104,21 +119,34 @@ def run(args: argparse.Namespace) -> None:
     if not args.dataset:
         raise GuidinoError("-d DATASET is missing")
     given = _given(args)
+    changes = {key: value for key, value in given.items() if key.startswith("configurations.")}
+    network = _network(args, given)
     planned = plan(
         dataset=args.dataset,
         output=args.output,
         plans=args.plans,
         configuration=args.configuration,
-        settings={key: value for key, value in given.items() if not key.startswith("configurations.")},
-        changes={key: value for key, value in given.items() if key.startswith("configurations.")},
+        settings={key: value for key, value in given.items() if not key.startswith(("configurations.", NETWORK))},
+        changes=changes,
         gpu_memory_target=args.gpu_memory_target_in_gb,
+        network=network,
     )
     print(f"{planned.file}\nagainst {planned.source}:")
     for line in planned.differences:
         print(f"  {line}")
-    print(f"{args.configuration}: {planned.memory}")
+    print(*planned.choices, f"{args.configuration}: {planned.memory}", sep="\n")
     dataset, configuration = shlex.quote(args.dataset), shlex.quote(args.configuration)
     print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
+
+
+def _network(args: argparse.Namespace, given: Mapping[str, Any]) -> Network | None:
+    settings = {key.removeprefix(NETWORK): value for key, value in given.items() if key.startswith(NETWORK)}
+    if args.architecture is not None:
+        return Network(args.architecture, args.width, settings)
+    if settings or args.width != WIDTHS[0]:
+        asked = f"--set {NETWORK}{next(iter(settings))}" if settings else f"--width {args.width}"
+        raise GuidinoError(f"{asked} is for the network that --architecture names; give that too")
+    return None
 
 
 def _plans_file(args: argparse.Namespace) -> Path:

@@ -14,9 +14,11 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.nnunet.descriptions import read_configurations, read_dataset_json, said_of
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+from nnunetv2_guidino.planning.architecture import put_gate, put_network, with_heirs
 from nnunetv2_guidino.planning.changes import change
 from nnunetv2_guidino.planning.differences import differences
 from nnunetv2_guidino.planning.encoder_name import absolute_encoder
+from nnunetv2_guidino.planning.network import Network
 from nnunetv2_guidino.planning.trainable import check_gate, check_trainable
 from nnunetv2_guidino.plans import derive_plans, guide_of, guide_settings, read_plans
 
@@ -33,6 +35,7 @@ class Planned:
         source: Those they were derived from.
         plans: What is in the new ones.
         differences: One line for each value that differs from the source.
+        choices: What was planned for another network, and why, in lines; none where it is the source's.
         memory: What a training needs, in words.
     """
 
@@ -40,6 +43,7 @@ class Planned:
     source: Path
     plans: dict[str, Any]
     differences: list[str]
+    choices: list[str]
     memory: str
 
 
@@ -51,6 +55,7 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
     gpu_memory_target: float | None = None,
+    network: Network | None = None,
 ) -> Planned:
     """Write plans for an experiment beside those that nnU-Net made.
 
@@ -62,6 +67,8 @@ def plan(
         settings: Of the guide, by key; "lora.rank" is a key of the section "lora".
         changes: Other values in the plans by path, such as "configurations.2d.batch_size".
         gpu_memory_target: In GB; the batch size is lowered, never below 2, until the estimate fits.
+        network: For every configuration in whose dimensions it lives; the others are left out, and the guide acts where
+            it takes one. None: the source's.
 
     Raises:
         GuidinoError: For a value that is wrong, or that no training could be done with; nothing is written then.
@@ -77,9 +84,17 @@ def plan(
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
     guide_of(source, source_file)  # what is wrong in the source is said of the source
     derived = derive_plans(source, output, _section(source, dict(settings or {})))
-    changed = {change(derived, path, value) for path, value in (changes or {}).items()}
     dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
-    for name in _with_heirs(derived, changed):
+    changes, choices = dict(changes or {}), list[str]()
+    # A network is planned for the patch as it will be, and may be changed itself afterwards.
+    of_network = [path for path in changes if network is not None and ".architecture." in path]
+    changed = {change(derived, path, value) for path, value in changes.items() if path not in of_network}
+    if network is not None:
+        choices = put_network(derived, source_file, configuration, network, dataset_json, given=changes)
+        choices.append(put_gate(derived, source_file, configuration, dataset_json, given=settings or {}))
+        changed |= {*derived["configurations"]}
+    changed |= {change(derived, path, changes[path]) for path in of_network}
+    for name in with_heirs(derived, changed):
         check_trainable(derived, source_file, name, dataset_json)
     check_gate(derived, source_file, configuration, dataset_json)
     with said_of(source_file, "has no network whose memory can be estimated"):
@@ -87,7 +102,7 @@ def plan(
     if file.exists():  # results that were made with it would no longer be what they say
         raise GuidinoError(f"{file} exists already; give -o another name")
     write_json(file, derived)
-    return Planned(file, source_file, derived, list(differences(source, derived)), memory)
+    return Planned(file, source_file, derived, list(differences(source, derived)), choices, memory)
 
 
 def guide_section(path: Path) -> dict[str, Any]:
@@ -122,16 +137,6 @@ def _section(source: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     if "encoder" in given or "encoder" not in source.get(PLANS_KEY, {}):
         section["encoder"] = absolute_encoder(section["encoder"])
     return section
-
-
-def _with_heirs(plans: dict[str, Any], names: set[str]) -> list[str]:
-    """These configurations and those that inherit from them."""
-    found = set(names)
-    while True:
-        heirs = {name for name, value in plans["configurations"].items() if value.get("inherits_from") in found}
-        if heirs <= found:
-            return sorted(found)
-        found |= heirs
 
 
 def estimated_memory(

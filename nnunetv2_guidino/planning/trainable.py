@@ -35,7 +35,7 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
     manager, settings = configuration_of(plans, file, name)
     patch_size = settings.patch_size
     with said_of(file, f"with these changes has no network in {where}"):
-        network, channels = _build(manager, settings, dataset_json, file)
+        network, channels = build_without_memory(manager, settings, dataset_json, file)
         description = describe(network)
     fitting = nearest_patch(where, patch_size, description.divisor)
     if fitting != list(patch_size):
@@ -48,7 +48,7 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
         description.check_strides(settings.network_arch_init_kwargs.get("strides", []))
         import torch
 
-        with torch.device("meta"):
+        with torch.device("meta"), torch.no_grad():
             network.train()(torch.zeros(1, channels, *patch_size))
 
 
@@ -59,7 +59,7 @@ def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[
     """
     manager, settings = configuration_of(plans, file, name)
     with said_of(file, f"has no network in configurations.{name}"):
-        description = describe(_build(manager, settings, dataset_json, file)[0])
+        description = describe(build_without_memory(manager, settings, dataset_json, file)[0])
     config = GuideConfig.from_plans(plans)
     gated(description, config.gate, config.gating, len(settings.normalization_schemes))
 
@@ -80,7 +80,7 @@ def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] 
     return nearest if nearest != list(divisor) else [2 * by for by in divisor]
 
 
-def _build(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> tuple[Any, int]:
+def build_without_memory(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> tuple[Any, int]:
     """The planned network without memory, and its number of input channels."""
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans

@@ -1,10 +1,13 @@
 """Each of our architectures under what nnU-Net does to networks; what all must keep is in test_contract."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from tiny_encoders import CONFIGS, DEPTH
 from tiny_networks import DIMENSIONS, ON_TOKENS, SETTINGS, build, encoder_config, plans_of, tiny_network
 
 from nnunetv2_guidino import lists
@@ -192,12 +195,13 @@ def test_settings_of_token_networks_are_checked():
     ]:
         with pytest.raises(GuidinoError, match=message):
             tiny_network("segdino", EVEN[2], **settings)
-    with pytest.raises(GuidinoError, match="does not tell its num_hidden_layers"):
-        plans_of("segdino", EVEN[2], encoder_config={"model_type": "timm_wrapper"})
+    with pytest.raises(GuidinoError, match="SegDINO uses four blocks of its encoder, which has 3; give the setting la"):
+        plans_of("segdino", EVEN[2], encoder_config=encoder_config(num_hidden_layers=3))
 
 
 def test_layers_are_segdino_s_own():
     architecture = lists.ARCHITECTURES["segdino"].load()
     for depth, layers in {12: [3, 6, 9, 12], 24: [5, 12, 18, 24], 40: [10, 20, 30, 40]}.items():
         assert architecture.default_layers({"num_hidden_layers": depth}) == layers
-    assert lists.ARCHITECTURES["seg_guidino"].load().default_layers({"num_hidden_layers": 12}) == [12]
+    timm = json.loads(CONFIGS["timm_dinov3"].to_json_string(use_diff=False))  # which writes no number of blocks
+    assert lists.ARCHITECTURES["seg_guidino"].load().default_layers(timm) == [DEPTH]

@@ -9,13 +9,13 @@ from nnunetv2_guidino.architectures.parts import resized
 from nnunetv2_guidino.errors import GuidinoError
 
 
-def arch_kwargs(patch_size, strides, **settings):
+def arch_kwargs(patch_size, strides, as_planned=False):
     configuration = next(iter(planned.plans({}, patch_size=patch_size).plans["configurations"].values()))
     configuration["architecture"]["arch_kwargs"] |= {
         "strides": strides,
         "features_per_stage": [32 * 2**level for level in range(len(strides))],
     }
-    return NNWNet.planned(configuration, **settings)
+    return NNWNet.planned(configuration, **(NNWNet.planned_widths(configuration) if as_planned else {}))
 
 
 def test_levels_are_the_paper_s_with_the_planned_strides():
@@ -34,10 +34,8 @@ def test_levels_that_are_not_planned_halve_the_sides_that_are_long_enough():
 
 def test_planned_levels_and_widths():
     strides = [[1, 1], [2, 2], [2, 2]]
-    kwargs = arch_kwargs((64, 64), strides, width="planned")
+    kwargs = arch_kwargs((64, 64), strides, as_planned=True)
     assert (kwargs["strides"], kwargs["widths"]) == (strides, [32, 64, 128])
-    with pytest.raises(GuidinoError, match='the width is \'wide\'; expected "paper" or "planned"'):
-        arch_kwargs((64, 64), strides, width="wide")
 
 
 def test_levels_and_widths_must_match():
