@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nnunetv2_guidino.encoders.source import EncoderSource, find_encoder
 from nnunetv2_guidino.errors import GuidinoError
 
-USE = "set architecture.arch_kwargs.pretrained to FOLDER in the plans"
+USE = "plan with --set architecture.pretrained=FOLDER"
 
 
 def nearest_multiples(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
@@ -166,7 +166,7 @@ class Architecture(nn.Module):
             raise GuidinoError(
                 f"{type(self).__name__} is to start from {self.pretrained}, which this trainer does not load: train it "
                 "with -tr nnUNetTrainerGuiDINOBaseline or another whose name begins with nnUNetTrainerGuiDINO, bring "
-                "all weights with -pretrained_weights, or set architecture.arch_kwargs.pretrained to null in the plans"
+                "all weights with -pretrained_weights, or plan with --set architecture.pretrained=null"
             )
         return self.decode(self.encode(patch), patch.shape[2:])
 

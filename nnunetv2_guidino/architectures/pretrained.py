@@ -74,7 +74,7 @@ def _fitting(folder: Path, part: nn.Module, prefix: str, theirs: dict[str, Tenso
         if name not in theirs or theirs[name].shape != ours.shape:
             raise GuidinoError(
                 f"encoder {folder}: the weights do not fit: {name} {there}, expected {tuple(ours.shape)}; take others, "
-                "or set architecture.arch_kwargs.pretrained to null in the plans"
+                "or plan with --set architecture.pretrained=null"
             )
         found[key] = theirs[name]
     return found

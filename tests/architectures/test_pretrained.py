@@ -65,11 +65,11 @@ def test_swin_s_blocks_go_into_the_encoder_and_mirrored_into_the_decoder(start):
 
 
 def test_swin_s_encoder_computes_what_timm_s_does(start):
-    """With as many blocks as there are in the weights, in whole windows."""
+    """With as many blocks as there are in the weights, in whole windows, of which there are several at each stage."""
     network, _ = start("swin_unet", blocks=[2, 2, 6, 2], drop_path=0.0)
     network.load_pretrained()
     theirs = FAKES["swin_unet"]().eval()
-    patch = torch.randn(1, 3, 96, 96)
+    patch = torch.randn(1, 3, 192, 192)
     with torch.no_grad():
         last = network.eval().encode(patch)[-1]
         torch.testing.assert_close(last.permute(0, 2, 3, 1), theirs.forward_features(patch))
@@ -147,7 +147,7 @@ def test_what_was_loaded_is_described(name, start):
         (
             "swin_unet",
             {"window": 7},
-            "relative_position_bias_table has shape .*set architecture.arch_kwargs.pretrained",
+            "relative_position_bias_table has shape .*--set architecture.pretrained=nullained",
         ),
         ("h2former", {"blocks": [2, 1, 1, 1]}, "layer1.1.conv1.weight is missing"),
         ("segdino", {"layers": [1, 2], "widths": [4, 4], "min_input_size": 32}, None),
@@ -175,8 +175,8 @@ def test_where_there_is_no_hub_it_says_how_to_bring_the_weights():
     network = tiny_network("h2former", SIZE, pretrained="timm/resnet34.tv_in1k")
     with pytest.raises(
         GuidinoError,
-        match="run `hf download timm/resnet34.tv_in1k --local-dir FOLDER`, copy FOLDER here and set "
-        "architecture.arch_kwargs.pretrained to FOLDER in the plans; or point HF_HOME",
+        match="run `hf download timm/resnet34.tv_in1k --local-dir FOLDER`, copy FOLDER here and plan "
+        "with --set architecture.pretrained=FOLDER; or point HF_HOME",
     ):
         network.load_pretrained()
 

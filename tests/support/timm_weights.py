@@ -17,7 +17,7 @@ def tiny_swin() -> SwinTransformer:
     """Of the width of tiny_networks' Swin-Unet, with six blocks in the third stage, as Swin-T has."""
     torch.manual_seed(1)
     return SwinTransformer(
-        img_size=96, embed_dim=8, depths=(2, 2, 6, 2), num_heads=(1, 2, 2, 4), window_size=3, num_classes=5
+        img_size=192, embed_dim=8, depths=(2, 2, 6, 2), num_heads=(1, 2, 2, 4), window_size=3, num_classes=5
     )
 
 

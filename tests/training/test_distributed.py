@@ -9,6 +9,7 @@ from guided_batches import WITH_IGNORE, guided_batch
 from torch.multiprocessing.spawn import spawn
 from two_processes import NoLoss, loss_of_half, train, unseeded
 
+from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.losses.guided import GuidedLoss
 
 pytestmark = pytest.mark.slow
@@ -39,17 +40,30 @@ def test_two_processes_train_as_one_does(settings, planned_trainer, tmp_path):
             np.testing.assert_allclose(rank["logged"][name], values, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("lora", [None, {}], ids=["frozen", "LoRA"])
-def test_without_a_seed_the_processes_begin_and_stay_alike(lora, planned_trainer, tmp_path):
-    spawn(unseeded, args=(tmp_path, {"guide": {"lora": lora}}), nprocs=2)
+ON_TOKENS: dict[str, Any] = {"tuning": "lora", "layers": [1, 2, 3], "widths": [4, 6, 8]}
+
+
+@pytest.mark.parametrize(
+    ("guide", "network"),
+    [({"lora": None}, None), ({"lora": {}}, None), ({}, ON_TOKENS)],
+    ids=["frozen", "LoRA", "LoRA of a network on tokens"],
+)
+def test_without_a_seed_the_processes_begin_and_stay_alike(guide, network, planned_trainer, tiny_encoder, tmp_path):
+    settings: dict[str, Any] = {"guide": guide}
+    if network is not None:
+        folder = tiny_encoder("dinov3")
+        of_folder = {"encoder_config": read_encoder_config(folder, None), "pretrained": str(folder)}
+        settings |= {"architecture": "segdino", "network": {**network, **of_folder}}
+    spawn(unseeded, args=(tmp_path, settings), nprocs=2)
     first, second = (torch.load(tmp_path / f"unseeded_{rank}.pt", weights_only=False) for rank in (0, 1))
-    assert any(".lora_A." in name for name in first["before"]) == (lora is not None)
+    adapted = bool(network) or guide["lora"] is not None
+    assert any(".lora_A." in name for name in first["before"]) == adapted
     for when in ("before", "after"):
         for name, parameter in first[when].items():
             assert torch.equal(second[when][name], parameter), f"{name} {when} training"
     trained = [name for name, parameter in first["before"].items() if not torch.equal(first["after"][name], parameter)]
     assert any(name.startswith("tokenbook.") for name in trained)
-    assert any(".lora_B." in name for name in trained) == (lora is not None)
+    assert any(".lora_B." in name for name in trained) == adapted
 
 
 def test_ignored_pixels_weigh_the_same_wherever_they_are(tmp_path):
