@@ -147,7 +147,7 @@ def test_what_was_loaded_is_described(name, start):
         (
             "swin_unet",
             {"window": 7},
-            "relative_position_bias_table has shape .*--set architecture.pretrained=nullained",
+            "relative_position_bias_table has shape .*--set architecture.pretrained=null",
         ),
         ("h2former", {"blocks": [2, 1, 1, 1]}, "layer1.1.conv1.weight is missing"),
         ("segdino", {"layers": [1, 2], "widths": [4, 4], "min_input_size": 32}, None),
