@@ -104,7 +104,8 @@ class TokenNetwork(OneOutput):
         settings = {"normalization_schemes": schemes, **settings}
         if settings.get("tuning") == "lora" and settings.get("lora") is None:
             settings["lora"] = asdict(LoRA())
-        settings.setdefault("layers", cls.default_layers(settings["encoder_config"]))
+        if "layers" not in settings:
+            settings["layers"] = cls.default_layers(settings["encoder_config"])
         return super().planned(configuration, **settings)
 
     @classmethod

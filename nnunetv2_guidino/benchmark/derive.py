@@ -97,7 +97,7 @@ def _guides(matrix: Matrix, method: Method, source: dict[str, Any], there: dict[
 def _networks(
     matrix: Matrix, method: Method, folder: Path, source: dict[str, Any], there: dict[str, Any]
 ) -> Iterator[Pair]:
-    from nnunetv2_guidino.planning.architecture import architecture_section
+    from nnunetv2_guidino.planning.architecture import planned_section
 
     network = _network(matrix, method)
     if network is None:
@@ -109,8 +109,7 @@ def _networks(
         if "encoder_config" in found:  # both follow from the guide's encoder, whose folder may be gone by now
             follows = {key: found[key] for key in ("encoder_config", "pretrained")}
             network = replace(network, settings={**follows, **network.settings})
-        encoder = guide_settings(there, {})["encoder"]
-        section = architecture_section(network, {**planned, "patch_size": made["patch_size"]}, encoder)
+        section = planned_section(network, {**planned, "patch_size": made["patch_size"]}, guide_settings(there, {}))
         yield "architecture", section["network_class_name"], there_is
         wanted = section["arch_kwargs"]
         for key in dict.fromkeys([*wanted, *found]):

@@ -136,7 +136,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"  {line}")
     print(*planned.choices, f"{args.configuration}: {planned.memory}", sep="\n")
     dataset, configuration = shlex.quote(args.dataset), shlex.quote(args.configuration)
-    print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO -p {args.output}")
+    # Transformers and splines fail under nnU-Net's own recipe.
+    trainers = ("",) if network is None else ("Paper", "BaselinePaper")
+    for kind in trainers:
+        print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO{kind} -p {args.output}")
 
 
 def _network(args: argparse.Namespace, given: Mapping[str, Any]) -> Network | None:

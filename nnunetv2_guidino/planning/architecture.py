@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from nnunetv2_guidino.planning.network import Network
 from nnunetv2_guidino.planning.trainable import build_without_memory, nearest_patch
 
 
-def architecture_section(network: Network, configuration: Mapping[str, Any], encoder: str) -> dict[str, Any]:
+def planned_section(network: Network, configuration: Mapping[str, Any], guide: Mapping[str, Any]) -> dict[str, Any]:
     """The section "architecture" of a configuration, with which nnU-Net builds the network.
 
-    What is pretrained in its paper starts from what the paper has, unless the settings say otherwise; a network on
-    tokens starts from the guide's encoder, whose architecture is written into the section.
+    What is pretrained in its paper starts from what the paper has, unless the settings say otherwise. A network on
+    tokens stands on the guide's encoder, whose architecture is written into the section, and sees images of the same
+    size, so that one pass serves both.
 
     Args:
         network: To be planned.
         configuration: As nnU-Net planned it.
-        encoder: Name or folder of the guide's.
+        guide: The section of the plans, complete.
 
     Raises:
         GuidinoError: If the network does not live in the configuration's dimensions, has no such setting, or its
@@ -43,11 +45,12 @@ def architecture_section(network: Network, configuration: Mapping[str, Any], enc
         settings = architecture.planned_widths(configuration) | settings
     on_tokens = issubclass(architecture, TokenNetwork)
     if "pretrained" in inspect.signature(architecture).parameters:
-        settings.setdefault("pretrained", encoder if on_tokens else architecture.published_weights)
-        if isinstance(settings["pretrained"], str):
-            settings["pretrained"] = absolute_encoder(settings["pretrained"])
-    if on_tokens and "encoder_config" not in settings:
-        settings["encoder_config"] = read_encoder_config(find_encoder(settings["pretrained"] or encoder), None)
+        settings.setdefault("pretrained", guide["encoder"] if on_tokens else architecture.published_weights)
+    if on_tokens:
+        settings.setdefault("min_input_size", guide["min_input_size"])
+        if "encoder_config" not in settings:
+            folder = find_encoder(settings["pretrained"] or guide["encoder"])
+            settings["encoder_config"] = read_encoder_config(folder, None)
     return planned_architecture(network.name, configuration, **settings)
 
 
@@ -80,6 +83,8 @@ def put_network(
     Raises:
         GuidinoError: If it cannot be planned or built, or does not live in the configuration's dimensions.
     """
+    if isinstance(pretrained := network.settings.get("pretrained"), str):
+        network = replace(network, settings={**network.settings, "pretrained": absolute_encoder(pretrained)})
     dimensions = lists.ARCHITECTURES[network.name].load().dimensions
     configurations, lines, foreign = plans["configurations"], list[str](), list[str]()
     for name in [name for name, raw in configurations.items() if "architecture" in raw]:  # the others inherit it
@@ -101,19 +106,19 @@ def put_network(
 def _put(
     plans: dict[str, Any], file: Path, name: str, network: Network, dataset_json: dict[str, Any], patch_is_given: bool
 ) -> list[str]:
-    raw, encoder = plans["configurations"][name], plans[PLANS_KEY]["encoder"]
+    raw, guide = plans["configurations"][name], plans[PLANS_KEY]
     planned = configuration_of(plans, file, name)[1].configuration
     patch = list(planned["patch_size"])
-    raw["architecture"] = architecture_section(network, planned, encoder)
+    raw["architecture"] = planned_section(network, planned, guide)
     description = _description(plans, file, name, dataset_json)
     fitting = patch if patch_is_given else nearest_patch(f"configurations.{name}", patch, description.divisor)
     if fitting != patch:
         raw["patch_size"] = fitting
-        raw["architecture"] = architecture_section(network, {**planned, "patch_size": fitting}, encoder)
+        raw["architecture"] = planned_section(network, {**planned, "patch_size": fitting}, guide)
     settings = dict(raw["architecture"]["arch_kwargs"])
     strides = settings.pop("strides")
     if "encoder_config" in settings and "encoder_config" not in network.settings:
-        settings["encoder_config"] = f"of {settings.get('pretrained') or encoder}"
+        settings["encoder_config"] = f"of {settings['pretrained'] or guide['encoder']}"
     whose = "nnU-Net's plans" if network.width == "planned" else "its paper"
     but = ", but for what you set" if network.settings else ""
     return [
