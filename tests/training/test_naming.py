@@ -12,7 +12,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 import nnunetv2_guidino
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.training import naming
-from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
+from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline, nnUNetTrainerGuiDINOBaselinePaper
 from nnunetv2_guidino.training.guided import (
     nnUNetTrainerGuiDINO,
     nnUNetTrainerGuiDINOLoRA,
@@ -36,13 +36,15 @@ from nnunetv2_guidino.training.naming import trainer_class
         ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", nnUNetTrainerGuiDINOLoRA, 3, None, 1),
         ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
         ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
+        ("nnUNetTrainerGuiDINOBaselinePaper", nnUNetTrainerGuiDINOBaselinePaper, 400, None, None),
+        ("nnUNetTrainerGuiDINOBaselinePaper_3epochs_seed1", nnUNetTrainerGuiDINOBaselinePaper, 3, None, 1),
     ],
 )
 def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
     trainer = trainer_class(name)
     assert trainer.__name__ == name
     assert issubclass(trainer, base)
-    assert issubclass(trainer, nnUNetTrainerGuiDINO) == (base is not nnUNetTrainerGuiDINOBaseline)
+    assert issubclass(trainer, nnUNetTrainerGuiDINO) == ("Baseline" not in name)
     assert (trainer.epochs, trainer.iterations, trainer.seed) == (epochs, iterations, seed)
     assert trainer_class(name) is trainer
 
@@ -54,6 +56,8 @@ def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
         "nnUNetTrainerGuiDINO_0epochs",
         "nnUNetTrainerGuiDINO_seed1_5epochs",
         "nnUNetTrainerGuiDINOBaselineLoRA",
+        "nnUNetTrainerGuiDINOBaselinePaperLoRA",
+        "nnUNetTrainerGuiDINOPaperBaseline",
         "nnUNetTrainerGuiDINOLoRAPaper",
         "nnUNetTrainerGuiDINOX",
     ],

@@ -35,6 +35,17 @@ def test_paper_s_recipe(planned, used, planned_trainer):
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * 0.5**0.9)
 
 
+def test_the_paper_s_baseline_has_its_recipe(planned_trainer):
+    recipes = []
+    for kind in ("Paper", "BaselinePaper"):
+        trainer = planned_trainer(f"nnUNetTrainerGuiDINO{kind}", batch_size=12)
+        trainer.initialize()
+        optimizer = trainer.optimizer
+        settings = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+        recipes.append((type(optimizer), settings, type(trainer.lr_scheduler), trainer.num_epochs, trainer.batch_size))
+    assert recipes[0] == recipes[1]
+
+
 @pytest.mark.parametrize(
     ("name", "guide", "rate"),
     [
@@ -43,6 +54,7 @@ def test_paper_s_recipe(planned, used, planned_trainer):
         ("nnUNetTrainerGuiDINOLoRA", {}, 1e-4),
         ("nnUNetTrainerGuiDINOPaper", {}, 1e-4),
         ("nnUNetTrainerGuiDINOBaseline", {}, 1e-2),
+        ("nnUNetTrainerGuiDINOBaselinePaper", {}, 1e-4),
     ],
 )
 def test_the_learning_rate_that_is_logged_is_the_one_that_is_used(name, guide, rate, planned_trainer, monkeypatch):
