@@ -61,7 +61,9 @@ class Encoded:
         self.size = size
 
     def encoder(self, patch: Tensor) -> list[Tensor]:
+        """The features of the patch, which is not looked at."""
         return self.features
 
     def decoder(self, features: list[Tensor]) -> Any:
+        """The network's outputs, given its features, gated or not."""
         return self.network.decode(features, self.size)

@@ -53,6 +53,7 @@ class LoadsPretrained(nnUNetTrainer):
         self._record(theirs.get(RECORD))
 
     def on_train_start(self) -> None:
+        """The record is brought up to date before nnU-Net writes the plans."""
         if self.was_initialized and not self.resuming:
             self._record(self._loaded())  # -pretrained_weights may have taken its place
         super().on_train_start()

@@ -46,6 +46,10 @@ def run(workspace: Workspace, commands: list[list], **environment: str) -> str:
     return done.stdout
 
 
+def archive(folder: Path, trainer: str, name: str) -> Path:
+    return folder / f"{trainer}__{name}.zip"
+
+
 def of_model(trainer: str, name: str) -> list[str]:
     return ["-d", "901", "-c", "2d", "-f", "0", "-tr", trainer, "-p", name]
 
@@ -59,6 +63,16 @@ def training(trainer: str, name: str, *options: object) -> list:
     return ["nnUNetv2_train", 901, "2d", 0, "-tr", trainer, "-p", name, "-device", "cpu", *options]
 
 
+def recorded_folder(workspace: Workspace, trainer: str, name: str) -> str | None:
+    """Of the weights that the network started from, by the trained model's plans."""
+    plans = json.loads((workspace.model_folder(trainer, name) / "plans.json").read_text())
+    return plans["configurations"]["2d"]["architecture"].get("pretrained_source", {}).get("folder")
+
+
+def exporting(trainer: str, name: str, file: Path) -> list:
+    return ["nnUNetv2_export_model_to_zip", *of_model(trainer, name), "-o", file, "--not_strict"]
+
+
 @pytest.mark.slow
 def test_train_predict_and_share(workspace, tiny_encoder, guidino, monkeypatch, tmp_path):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -70,24 +84,13 @@ def test_train_predict_and_share(workspace, tiny_encoder, guidino, monkeypatch, 
         changes = [f"--set=architecture.{key}={json.dumps(value)}" for key, value in settings.items()]
         changes.append("--set=configurations.2d.batch_size=2")
         guide = ("--encoder", encoder, "--min-input-size", 64, "--prototypes", 8)
-        guidino(
-            "plan",
-            "-d",
-            901,
-            "-o",
-            name,
-            "--architecture",
-            name,
-            *guide,
-            *changes,
-            "--set=configurations.2d.batch_size=2",
-        )
+        guidino("plan", "-d", 901, "-o", name, "--architecture", name, *guide, *changes)
     images = tmp_path / "images"
     images.mkdir()
     for image in sorted((workspace.raw / DATASET / "imagesTr").iterdir())[:CASES]:
         shutil.copy(image, images)
 
-    first, second = MODELS[:2]
+    first, second = ((trainer, "swin_unet") for trainer in TRAINERS)
     checkpoint = workspace.model_folder(*first) / "fold_0" / "checkpoint_final.pth"
     tuned = (TRAINERS[0].replace("seed0", "seed1"), first[1])
     before, after, both = (tmp_path / name for name in ("before", "after", "both"))
@@ -98,18 +101,14 @@ def test_train_predict_and_share(workspace, tiny_encoder, guidino, monkeypatch, 
             training(*tuned, "-pretrained_weights", checkpoint),
             *(predicting(*model, images, before, "--save_probabilities") for model in MODELS),
             ["nnUNetv2_ensemble", "-i", *(before / f"{t}__{n}" for t, n in (first, second)), "-o", both, "-np", 1],
-            *(
-                ["nnUNetv2_export_model_to_zip", *of_model(*model), "-o", tmp_path / f"{model}.zip", "--not_strict"]
-                for model in MODELS
-            ),
+            *(exporting(*model, archive(tmp_path, *model)) for model in MODELS),
         ],
     )
     assert len(list(both.glob("*.png"))) == CASES
     for trainer, name in MODELS:
-        section = json.loads((workspace.model_folder(trainer, name) / "plans.json").read_text())
-        source = section["configurations"]["2d"]["architecture"].get("pretrained_source")
         folder = weights.get(name, encoder if name in ON_TOKENS else None)
-        assert (source or {}).get("folder") == (folder and str(folder)), name
+        assert recorded_folder(workspace, trainer, name) == (folder and str(folder)), name
+    assert recorded_folder(workspace, *tuned) is None
 
     shutil.rmtree(tmp_path / "weights")
     elsewhere = Workspace(tmp_path / "elsewhere")
@@ -118,7 +117,7 @@ def test_train_predict_and_share(workspace, tiny_encoder, guidino, monkeypatch, 
     run(
         elsewhere,
         [
-            *(["nnUNetv2_install_pretrained_model_from_zip", tmp_path / f"{model}.zip"] for model in MODELS),
+            *(["nnUNetv2_install_pretrained_model_from_zip", archive(tmp_path, *model)] for model in MODELS),
             *(predicting(*model, images, after) for model in MODELS),
         ],
         **NO_NETWORK,
