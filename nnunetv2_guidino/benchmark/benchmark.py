@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2_guidino.benchmark.collect import collect
+from nnunetv2_guidino.benchmark.derive import Preparation
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import Say, places, run_local
 from nnunetv2_guidino.benchmark.matrix import Matrix, find_matrix, read_matrix
-from nnunetv2_guidino.benchmark.prepare import Preparation, check_folds, dataset_names, missing_steps
+from nnunetv2_guidino.benchmark.prepare import check_folds, dataset_names, missing_steps
 from nnunetv2_guidino.benchmark.script import write_script
 from nnunetv2_guidino.benchmark.slurm import Slurm, queue, run_slurm
 from nnunetv2_guidino.benchmark.state import State, resume_options, state_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def is_derived(matrix: Matrix, method: Method, folder: Path) -> bool:
     if not file.is_file():
         return False
     source, there = read_plans(folder / f"{method.base}.json"), read_plans(file)
-    pairs = [*_guides(matrix, method, source, there), *_networks(matrix, method, folder, source, there)]
-    for key, wanted, found in pairs:
+    guides, networks = _guides(matrix, method, source, there), _networks(matrix, method, folder, source, there)
+    for key, wanted, found in chain(guides, networks):
         if wanted != found:
             raise GuidinoError(
                 f"{file} was made with {key} {found!r}; {matrix.file} now has {wanted!r} for {method.name}. Give that "
@@ -105,12 +106,13 @@ def _networks(
     for name in matrix.configurations:
         planned = configuration_of(source, folder / f"{method.base}.json", name)[1].configuration
         made = configuration_of(there, folder / f"{method.plans}.json", name)[1].configuration
-        there_is, found = made["architecture"]["network_class_name"], made["architecture"]["arch_kwargs"]
+        found = made["architecture"]["arch_kwargs"]
+        target = lists.ARCHITECTURES[network.name].target.replace(":", ".")
+        yield "architecture", target, made["architecture"]["network_class_name"]  # another has other settings
         if "encoder_config" in found:  # both follow from the guide's encoder, whose folder may be gone by now
             follows = {key: found[key] for key in ("encoder_config", "pretrained")}
             network = replace(network, settings={**follows, **network.settings})
         section = planned_section(network, {**planned, "patch_size": made["patch_size"]}, guide_settings(there, {}))
-        yield "architecture", section["network_class_name"], there_is
         wanted = section["arch_kwargs"]
         for key in dict.fromkeys([*wanted, *found]):
             yield f"architecture.{key}", wanted.get(key), found.get(key)
