@@ -1,7 +1,7 @@
 """95 % intervals of means by a bootstrap over cases and runs: other cases might have been drawn, and other seeds.
 
-Cases and runs are crossed, for every run scores the same cases: both are drawn anew, each on its own (Owen, The pigeonhole
-bootstrap, Annals of Applied Statistics 1(2), 2007). docs/reference/metrics.md says what that means.
+Cases and runs are crossed, for every run scores the same cases: both are drawn anew, each on its own (Owen, The
+pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). docs/reference/metrics.md says what that means.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def mean_intervals(scores: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame
         columns: Whose means.
 
     Returns:
-        One row for each class and metric (the column's name), with low and high; NaN where there are fewer than two cases.
+        One row for each class and metric (the column's name), with low and high; NaN with fewer than two cases.
     """
     cases = sorted(scores["case"].unique())
     groups, index = _together(scores, columns, cases)
@@ -93,7 +93,8 @@ def _drawn_cases(number: int) -> Iterator[npt.NDArray[np.intp]]:
 
 def _means(groups: Sequence[_Together], drawn: npt.NDArray[np.intp], rng: np.random.Generator) -> Array:
     """The mean of each resample, (AT_ONCE, columns); the runs of each group of cases are drawn on their own."""
-    sums, counts = 0.0, 0.0
+    sums: Array | float = 0.0
+    counts: Array | float = 0.0
     for positions, values, valid in groups:
         runs = values.shape[1]
         weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=len(drawn)) / runs
