@@ -71,14 +71,14 @@ def differences(summary: pd.DataFrame, of_cases: pd.DataFrame | None = None) -> 
         colour = colours[row["method"]]
         if of_cases is not None:
             values = _of_row(of_cases, row)
-            axis.plot(100 * values, [y] * len(values), "o", color=colour, alpha=0.25, markersize=4, markeredgewidth=0)
+            axis.plot(100 * values, [y] * len(values), "o", color=colour, alpha=0.4, markersize=5, markeredgewidth=0)
         axis.plot(
             [100 * row["dice_difference_low"], 100 * row["dice_difference_high"]], [y, y], color=colour, linewidth=3
         )
         axis.plot(100 * row["dice_difference"], y, "D", color=colour, markeredgecolor="black", markersize=6)
     labels = [f"{heading(row[CELL])}: {row['method']}" for _, row in rows.iterrows()]
     axis.set_yticks(range(len(rows)), labels, parse_math=False)
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel("difference in Dice, in points")
     return figure
 

@@ -85,9 +85,9 @@ def _classes(predictor: GuidePredictor, labels: LabelSet) -> dict[str, tuple[int
         return {next(iter(labels.classes)) if len(labels.classes) == 1 else ANY_CLASS: values}
     manager = predictor.label_manager
     targets = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-    wanted = [{target} if isinstance(target, int) else set(target) for target in targets]
+    wanted = [tuple(np.atleast_1d(target).tolist()) for target in targets]
     names = {frozenset(as_tuple(values)): name for name, values in labels.classes.items()}
-    return {names[frozenset(values)]: tuple(values) for values in wanted}
+    return {names[frozenset(values)]: values for values in wanted}
 
 
 def _scored(
