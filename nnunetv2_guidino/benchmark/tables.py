@@ -24,10 +24,10 @@ def comparison_rows(comparison: pd.DataFrame) -> list[list[str]]:
         row = [str(method)]
         for metric in metrics:
             values, scale = by_metric.loc[metric], 1 if NAMES[metric] in LOWER_IS_BETTER else 100
-            spread = "" if pd.isna(values["std"]) else f" ± {scale * values['std']:.2f}"
-            difference = with_interval(values["difference"], values["ci_low"], values["ci_high"], scale, "+")
-            row += [f"{number(scale * values['mean'])}{spread}", difference]
-        rows.append([*row, str(int(by_metric["runs"].iloc[0]))])
+            spread = "" if pd.isna(values["std"]) else f" ± {number(values['std'], scale)}"
+            difference = values.rename({"ci_low": "difference_low", "ci_high": "difference_high"})
+            row += [f"{number(values['mean'], scale)}{spread}", with_interval(difference, "difference", "+", scale)]
+        rows.append([*row, number(by_metric["runs"].iloc[0], digits=0)])
     return rows
 
 
@@ -37,39 +37,41 @@ def guide_rows(summary: pd.DataFrame) -> list[list[str]]:
     Args:
         summary: As `summarize` gives it, of one data set.
     """
-    head = (
-        "method",
-        "class",
-        "segmentation",
-        "guide alone",
-        "segmentation − guide",
-        "best threshold",
-        "Dice there",
-        "ECE",
-    )
-    rows = [list(head)]
-    for _, values in summary[summary["guide_dice"].notna() & summary["best_dice"].notna()].iterrows():
-        above, low, high = (values[f"above_guide{ending}"] for ending in ("", "_low", "_high"))
-        rows.append(
-            [
-                str(values["method"]), str(values["class"]),
-                number(100 * values["segmentation_dice"]), number(100 * values["guide_dice"]),
-                with_interval(above, low, high, 100, "+"),
-                f"{values['best_threshold']:.2f}", number(100 * values["best_dice"]),
-                f"{values['calibration_error']:.3f}",
-            ]
-        )  # fmt: skip
+    rows = [
+        [
+            "method",
+            "class",
+            "segmentation",
+            "guide alone",
+            "segmentation − guide",
+            "best threshold",
+            "Dice there",
+            "ECE",
+        ]
+    ]
+    for _, values in summary[summary["best_dice"].notna()].iterrows():
+        dice = [number(values[column], 100) for column in ("segmentation_dice", "guide_dice")]
+        best = [number(values["best_threshold"]), number(values["best_dice"], 100)]
+        error = number(values["calibration_error"], digits=3)
+        name = str(values["class"]).removesuffix(" mean")  # of one class
+        rows.append([str(values["method"]), name, *dice, with_interval(values, "above_guide", "+"), *best, error])
     return rows
 
 
-def with_interval(value: float, low: float, high: float, scale: float = 100, sign: str = "") -> str:
-    """`+1.00 [+0.50, +1.50]`; without the interval where there is none, and nothing without a value."""
-    if pd.isna(value):
+def with_interval(values: pd.Series, column: str, sign: str = "", scale: float = 100) -> str:
+    """`+1.00 [+0.50, +1.50]` of the columns NAME, NAME_low and NAME_high; only what is there of it.
+
+    Args:
+        sign: "+" shows it of positive numbers too.
+        scale: What the numbers are multiplied with.
+    """
+    if pd.isna(values.get(column)):
         return ""
-    text = number(scale * value, sign)
-    return text if pd.isna(low) else f"{text} [{number(scale * low, sign)}, {number(scale * high, sign)}]"
+    text = number(values[column], scale, sign)
+    low, high = (number(values.get(f"{column}_{limit}"), scale, sign) for limit in ("low", "high"))
+    return text if "–" in (low, high) else f"{text} [{low}, {high}]"
 
 
-def number(value: float, sign: str = "") -> str:
-    """Two digits behind the point; a dash for none."""
-    return "–" if pd.isna(value) else f"{value:{sign}.2f}"
+def number(value: float | None, scale: float = 1, sign: str = "", digits: int = 2) -> str:
+    """A number as text; a dash for none."""
+    return "–" if value is None or pd.isna(value) else f"{scale * value:{sign}.{digits}f}"
