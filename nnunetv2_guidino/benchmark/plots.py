@@ -45,7 +45,7 @@ def low_data(summary: pd.DataFrame) -> Figure:
         for i, (method, line) in enumerate(table.groupby("method", sort=False)):
             line = line.assign(x=line["training_cases"].astype(str).map(places)).sort_values("x")
             axis.plot(line["x"], line["dice"], marker="o", color=f"C{i}", label=str(method))
-            axis.fill_between(line["x"], line["dice_low"], line["dice_high"], color=f"C{i}", alpha=0.15, linewidth=0)
+            axis.fill_between(line["x"], line["dice_low"], line["dice_high"], color=f"C{i}", alpha=0.15, linewidth=0.8)
             if "guide_dice" in line and line["guide_dice"].notna().any():
                 axis.plot(line["x"], line["guide_dice"], "--", color=f"C{i}", label=f"{method}: guide alone")
         axis.set_xticks([places[str(count)] for count in dict.fromkeys(table["training_cases"])])
