@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ class KeptGuide:
 
     def __init__(self, job: Job, output: Path):
         self.job = job
-        self.folder = output / "guides" / job.label.replace(" ", "_")
+        self.folder = output / "guides" / job.folder.relative_to(job.results)  # as the training itself
 
     def is_current(self) -> bool:
         """Whether it was made from the checkpoint that is there now."""
@@ -62,12 +63,12 @@ class KeptGuide:
         return [dict(entry) for entry in read_json(self.folder / "scores.json", dict)["cases"]]
 
     def picture(self, case: str) -> npt.NDArray[np.uint8] | None:
-        """The guide of a case as `GuideOfCase` has it; None where there is none."""
-        file = self.folder / "pictures" / f"{case}.npz"
-        if not file.is_file():
+        """The guide of a case as `GuideOfCase` has it; None where there is none, or none that can be read."""
+        try:
+            with np.load(self.folder / "pictures" / f"{case}.npz", allow_pickle=False) as content:
+                return np.asarray(content["guide"])
+        except (OSError, ValueError, KeyError, BadZipFile):
             return None
-        with np.load(file) as content:
-            return np.asarray(content["guide"])
 
     def _made_from(self) -> list[int]:
         """Size and time of the checkpoint, and how its guide is counted."""

@@ -63,6 +63,8 @@ def test_made_once_renewed_with_the_checkpoint_and_a_failure_is_a_note(jobs, tmp
     assert kept[guided].entries()[0]["segmentation_dice"] == 0.9
     assert (kept[guided].picture("a") == 7).all()
     assert kept[guided].picture("b") is None
+    (kept[guided].folder / "pictures" / "a.npz").write_bytes(b"PK damaged")
+    assert kept[guided].picture("a") is None
 
     made.clear()
     keep_guides([plain, guided], tmp_path / "out", print, notes)
