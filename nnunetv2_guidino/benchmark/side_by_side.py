@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from nnunetv2_guidino.evaluation.cases import PredictedCase
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 SHOWN = 400  # pixels along a side at most
 WIDTH = 2.0  # inches of a picture
 OPACITY = 0.6
+CLASS_COLOURS = np.array([to_rgb(colour) for colour in ("white", "#CC79A7", "#F0E442", "#0072B2")])  # in turn
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _draw(
     for axes in grid.flat:
         axes.set_axis_off()
     _show(grid[0, 0], background, aspect, "image")
-    dim, classes = 0.4 * background, AGREEMENT_COLOURS[1 + reference.clip(0, 4)] / 255
+    dim, classes = 0.4 * background, CLASS_COLOURS[(reference - 1) % len(CLASS_COLOURS)]
     _show(grid[1, 0], np.where((reference > 0)[..., None], 0.5 * dim + 0.5 * classes, dim), aspect, "reference")
     for axes, method, kinds, guide in zip(grid.T[1:], shown, agreements, guides, strict=True):
         wrong_or_right = (kinds > 0)[..., None] * OPACITY

@@ -8,6 +8,7 @@ import pandas as pd
 
 from nnunetv2_guidino.benchmark.guide_tables import COLUMNS
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
+from nnunetv2_guidino.inspection.guide_alone import ANY_CLASS
 
 CELL = ["dataset", "configuration", "training_cases"]
 SCORES = {  # column of comparison.csv -> ending of the column in summary.csv
@@ -60,8 +61,9 @@ def _only_as_foreground(table: pd.DataFrame, only: Mapping[str, str]) -> pd.Data
 
 
 def _in_order(summary: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Data sets and methods as the matrix has them, and the foreground before its classes."""
+    """Data sets and methods as the matrix has them; the foreground first, then its classes."""
     place = [*CELL, "method"]
     ranks = runs[place].drop_duplicates().reset_index(drop=True).reset_index(names="rank")
-    ranked = summary.merge(ranks, on=place).assign(is_class=summary["class"] != FOREGROUND)
-    return ranked.sort_values(["rank", "is_class"], kind="stable").drop(columns=["rank", "is_class"])
+    ranked = summary.merge(ranks, on=place)
+    ranked["class_rank"] = ranked["class"].map({FOREGROUND: 0, ANY_CLASS: 2}).fillna(1)
+    return ranked.sort_values(["rank", "class_rank"], kind="stable").drop(columns=["rank", "class_rank"])
