@@ -36,10 +36,12 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
+        """In words, for notes and folders."""
         return " ".join([*self[:2], *([f"{self.cases} cases"] if self.cases else [])])
 
     @property
     def labels(self) -> dict[str, object]:
+        """The columns that tell it from others in tables."""
         return {"dataset": self.dataset, "configuration": self.configuration, "training_cases": self.cases or "all"}
 
 
