@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_guidino.benchmark.collect import collect
 from nnunetv2_guidino.benchmark.derive import Preparation
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import Say, places, run_local
@@ -102,6 +101,8 @@ def benchmark(
         failed = run_slurm(left, launch.slurm, output / "slurm", say)
     else:
         failed = run_local(left, done, where, say)
+    from nnunetv2_guidino.benchmark.collect import collect  # brings torch, which takes seconds and is needed only here
+
     return Outcome(jobs, failed, collect(checked, jobs, output, say))
 
 

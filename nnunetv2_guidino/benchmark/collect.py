@@ -3,84 +3,126 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from nnunetv2_guidino.benchmark.guide_tables import beside_segmentations, case_rows, training_rows
+from nnunetv2_guidino.benchmark.guides import KeptGuide, keep_guides
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import Say
 from nnunetv2_guidino.benchmark.matrix import Matrix
 from nnunetv2_guidino.benchmark.report import Results, write_report
 from nnunetv2_guidino.benchmark.state import is_done, seconds_of, state_of
+from nnunetv2_guidino.benchmark.summary import summarize
+from nnunetv2_guidino.benchmark.training_curves import training_curve
+from nnunetv2_guidino.benchmark.worst_cases import worst_cases
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.compare import compare
 from nnunetv2_guidino.evaluation.evaluate import evaluate_model
 
-Cell = tuple[str, str, int | None]
 SeedAndFold = tuple[int | None, str]  # a seed and a fold
+Places = dict[str, dict[SeedAndFold, Job]]  # of each method
+
+
+class Cell(NamedTuple):
+    """What methods are compared on."""
+
+    dataset: str
+    configuration: str
+    cases: int | None  # None: all of the fold's training cases
+
+    @property
+    def name(self) -> str:
+        """In words, for notes and folders."""
+        return " ".join([*self[:2], *([f"{self.cases} cases"] if self.cases else [])])
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """The columns that tell it from others in tables."""
+        return {"dataset": self.dataset, "configuration": self.configuration, "training_cases": self.cases or "all"}
+
+
+class Compared(NamedTuple):
+    """Of one cell; tables are labelled with it."""
+
+    scores: pd.DataFrame
+    comparison: pd.DataFrame
+    differences: pd.DataFrame
+    beside: pd.DataFrame  # guides beside the segmentations
 
 
 def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path | None:
     """Write the tables and report.html of what is done; the report's path, None where nothing is.
 
-    Methods are compared on the folds and seeds that all of them have finished; what is left out is said.
+    Methods are compared on the folds and seeds that all of them have finished; what is left out is said. The guides of
+    finished trainings are scored by themselves, on the trainings' device, unless that has been done before.
     """
     done = [job for job in jobs if is_done(job.folder)]
     if not done:
         return None
     notes: list[str] = []
-    tables: dict[str, list[pd.DataFrame]] = {"scores": [], "comparison": [], "differences": []}
-    cells = dict.fromkeys((job.dataset, job.configuration, job.cases) for job in jobs)
-    for cell in cells:
-        wanted = [job for job in jobs if (job.dataset, job.configuration, job.cases) == cell]
+    guides = keep_guides(done, output, say, notes)
+    compared: list[Compared] = []
+    worst: list[pd.DataFrame] = []
+    pictures: dict[str, list[tuple[str, bytes]]] = {}
+    for cell in dict.fromkeys(Cell(job.dataset, job.configuration, job.cases) for job in jobs):
+        wanted = [job for job in jobs if cell == (job.dataset, job.configuration, job.cases)]
         try:
-            _collect_cell(cell, wanted, output, tables, notes)
+            places = _done_places(wanted)
+            shared = _shared_places(cell, wanted, places, notes)
+            if not shared:
+                continue
+            compared.append(_compare(cell, places, shared, guides, output))
+            if cell.cases == most_cases(jobs, cell):
+                found = worst_cases(compared[-1].scores, places, guides)
+                worst.append(_labelled(found.table, cell.labels))
+                pictures[cell.name] = found.pictures
         except GuidinoError as error:  # the others are shown all the same
-            notes.append(f"{_cell_name(cell)}: {error}")
-    joined = {name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for name, parts in tables.items()}
-    curves = pd.concat([_curve(job) for job in done], ignore_index=True)
-    results = Results(_runs(jobs), joined["scores"], joined["comparison"], joined["differences"], curves)
+            notes.append(f"{cell.name}: {error}")
+    runs = _runs(jobs)
+    guide_table = _of_each(guides, lambda guide: training_rows(guide.entries()))
+    scores, comparison, differences, beside = (
+        _joined([getattr(of_cell, name) for of_cell in compared]) for name in Compared._fields
+    )
+    results = Results(
+        summary=pd.DataFrame() if comparison.empty else summarize(comparison, beside, guide_table, runs),
+        runs=runs,
+        scores=scores,
+        comparison=comparison,
+        differences=differences,
+        guides=guide_table,
+        guide_cases=_of_each(guides, lambda guide: case_rows(guide.entries())),
+        worst_cases=_joined(worst),
+        curves=_joined([_labelled(training_curve(job), _identity(job)) for job in done]),
+    )
     for note in notes:
         say(f"note: {note}")
-    return write_report(output, matrix.title, results, notes)
+    return write_report(output, matrix.title, results, pictures, notes)
 
 
-def _collect_cell(
-    cell: Cell, jobs: list[Job], output: Path, tables: dict[str, list[pd.DataFrame]], notes: list[str]
-) -> None:
-    """Score and compare the methods on one data set, in one configuration, with one number of cases."""
-    places: dict[str, dict[SeedAndFold, Job]] = {}
+def _done_places(jobs: Sequence[Job]) -> Places:
+    places: Places = {}
     for job in jobs:
         if is_done(job.folder):
             places.setdefault(job.method, {})[job.seed, job.fold] = job
+    return places
+
+
+def _shared_places(cell: Cell, jobs: Sequence[Job], places: Places, notes: list[str]) -> list[SeedAndFold]:
+    """Where the methods are compared; what is left out is noted."""
     shared = common_places([set(of_method) for of_method in places.values()])
-    if not shared:
-        notes.append(
-            f"{_cell_name(cell)}: no fold and seed is done for all methods that have begun: {', '.join(places)}"
-        )
-        return
+    if places and not shared:
+        notes.append(f"{cell.name}: no fold and seed is done for all methods that have begun: {', '.join(places)}")
     if absent := [method for method in dict.fromkeys(job.method for job in jobs) if method not in places]:
-        notes.append(f"{_cell_name(cell)}: nothing is done of {', '.join(absent)}")
-    if left_out := sum(len(of_method) for of_method in places.values()) - len(shared) * len(places):
-        notes.append(
-            f"{_cell_name(cell)}: {left_out} finished trainings are left out, whose fold and seed not all have"
-        )
-    labels: dict[str, object] = dict(
-        zip(("dataset", "configuration", "training_cases"), (*cell[:2], cell[2] or "all"), strict=True)
-    )
-    folder = output / "evaluations" / _cell_name(cell).replace(" ", "_")
-    runs: dict[str, list[Path]] = {}
-    for method, of_method in places.items():
-        for seed in dict.fromkeys(seed for seed, _ in shared):
-            folds = [fold for other, fold in shared if other == seed]
-            target = folder / re.sub(r"[^\w.+-]+", "_", method) / f"seed{'' if seed is None else seed}"
-            scores = evaluate_model(of_method[seed, folds[0]].model_folder, target, folds=folds).table
-            runs.setdefault(method, []).append(target)
-            tables["scores"].append(_labelled(scores, {**labels, "method": method, "seed": seed}))
-    compared = compare(runs, folder / "comparison")
-    tables["comparison"].append(_labelled(compared.table, labels))
-    tables["differences"].append(_labelled(compared.differences, labels))
+        notes.append(f"{cell.name}: nothing is done of {', '.join(absent)}")
+    left_out = [job for of_method in places.values() for place, job in of_method.items() if place not in shared]
+    if shared and left_out:
+        names = ", ".join(job.label.removeprefix(f"{job.dataset} {job.configuration} ") for job in left_out)
+        notes.append(f"{cell.name}: done, but left out, for not all methods have the same fold and seed: {names}")
+    return shared
 
 
 def common_places(of_methods: Sequence[set[SeedAndFold]]) -> list[SeedAndFold]:
@@ -96,12 +138,46 @@ def common_places(of_methods: Sequence[set[SeedAndFold]]) -> list[SeedAndFold]:
     return sorted(next(grid for grid in grids if len(grid) == largest), key=str)
 
 
-def _labelled(table: pd.DataFrame, labels: dict[str, object]) -> pd.DataFrame:
-    return pd.concat([pd.DataFrame(labels, index=table.index), table], axis=1)
+def most_cases(jobs: Sequence[Job], cell: Cell) -> int | None:
+    """The largest number of training cases with this data set and configuration; None: all of them."""
+    counts = {job.cases for job in jobs if (job.dataset, job.configuration) == cell[:2]}
+    return None if None in counts else max(count for count in counts if count)
 
 
-def _cell_name(cell: Cell) -> str:
-    return f"{cell[0]} {cell[1]}" + (f" {cell[2]} cases" if cell[2] else "")
+def _compare(
+    cell: Cell, places: Places, shared: Sequence[SeedAndFold], guides: Mapping[Job, KeptGuide], output: Path
+) -> Compared:
+    """Score and compare the methods on one data set, in one configuration, with one number of cases."""
+    folder = output / "evaluations" / cell.name.replace(" ", "_")
+    runs: dict[str, list[Path]] = {}
+    scores, of_guides = [], []
+    for method, of_method in places.items():
+        for seed in dict.fromkeys(seed for seed, _ in shared):
+            folds = [fold for other, fold in shared if other == seed]
+            target = folder / re.sub(r"[^\w.+-]+", "_", method) / f"seed{'' if seed is None else seed}"
+            table = evaluate_model(of_method[seed, folds[0]].model_folder, target, folds=folds).table
+            runs.setdefault(method, []).append(target)
+            scores.append(_labelled(table, {"method": method, "seed": seed}))
+        for place in shared:
+            if guide := guides.get(of_method[place]):
+                of_guides.append(case_rows(guide.entries()).assign(method=method, run=str(place)))
+    compared = compare(runs, folder / "comparison")
+    tables = [_joined(scores), compared.table, compared.differences]
+    tables.append(beside_segmentations(_joined(of_guides)) if of_guides else pd.DataFrame())
+    return Compared(*(_labelled(table, cell.labels) for table in tables))
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if not table.empty]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+
+
+def _labelled(table: pd.DataFrame, labels: Mapping[str, object]) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(dict(labels), index=table.index), table], axis=1)
+
+
+def _of_each(guides: Mapping[Job, KeptGuide], rows: Callable[[KeptGuide], pd.DataFrame]) -> pd.DataFrame:
+    return _joined([_labelled(rows(guide), _identity(job)) for job, guide in guides.items()])
 
 
 def _runs(jobs: Sequence[Job]) -> pd.DataFrame:
@@ -117,23 +193,3 @@ def _identity(job: Job) -> dict[str, object]:
         "dataset": job.dataset, "configuration": job.configuration, "training_cases": job.cases or "all",
         "method": job.method, "fold": job.fold, "seed": job.seed, "trainer": job.trainer, "plans": job.plans,
     }  # fmt: skip
-
-
-_LOGGED = re.compile(r": (Epoch|train_loss|val_loss|Pseudo dice|Guide Dice) (.*?)\s*$")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan")
-
-
-def _curve(job: Job) -> pd.DataFrame:
-    """Losses and Dice of each epoch from nnU-Net's own logs; of an epoch that was trained twice, the later."""
-    epochs: dict[int, dict[str, object]] = {}
-    for file in sorted(job.folder.glob("training_log_*.txt")):
-        epoch: dict[str, object] = {}
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            if not (found := _LOGGED.search(line)):
-                continue
-            numbers = [float(number) for number in _NUMBER.findall(re.sub(r"np\.float\d+", "", found[2]))]
-            if found[1] == "Epoch" and len(numbers) == 1:
-                epoch = epochs.setdefault(int(numbers[0]), {})
-            elif numbers:
-                epoch[found[1].lower().replace(" ", "_")] = sum(numbers) / len(numbers)
-    return pd.DataFrame([_identity(job) | {"epoch": number} | epochs[number] for number in sorted(epochs)])

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_guidino.evaluation.metrics import COLUMNS, FOREGROUND, LOWER_IS_BETTER
-from nnunetv2_guidino.evaluation.report import csv, html_table, write_files
+from nnunetv2_guidino.benchmark.plots import as_png, differences, heading, low_data, training_curves
+from nnunetv2_guidino.benchmark.summary import CELL
+from nnunetv2_guidino.benchmark.tables import comparison_rows, guide_rows
+from nnunetv2_guidino.evaluation.metrics import FOREGROUND
+from nnunetv2_guidino.evaluation.report import POLICY, csv, figure, html_table, write_files
 
-NAMES = {column: name for name, column in COLUMNS.items()}
-CELL = ["dataset", "configuration", "training_cases"]
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
-    "img{max-width:100%}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;text-align:right;white-space:nowrap;vertical-align:top}"
+    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+    "figure{margin:1rem 0;display:flex;flex-direction:column-reverse;align-items:flex-start}"
+)
+MEANS = (
+    "Mean ± standard deviation over trainings (seeds and folds). Δ: mean difference from {first} in the same cases, "
+    "with its 95 % interval over cases and seeds. Ratios in percent."
+)
+GUIDES = (
+    "Guide alone: Dice, in percent, of the pixels in which it is above ½. A guide for each class is compared with its "
+    "class, one guide with all classes together, and so is the segmentation beside it; their difference comes with its "
+    "95 % interval. Best threshold: of 0.05, 0.10, …, 0.95, the mean over trainings. ECE: expected calibration error, "
+    "0 is best."
+)
+WORST = (
+    "Cases in which a method loses most against {first}, then those with the lowest Dice; each with the seed in "
+    "which that is so. Numbers are Dice in percent. Below each segmentation is the guide that it had: black is "
+    "0, yellow 1, the outline is the reference's. Of a volume, the slice with the most errors."
 )
 
 
@@ -31,24 +45,39 @@ class Results:
     """All tables of a benchmark; each is a CSV file of its name.
 
     Args:
+        summary: One row for each data set, configuration, number of cases, method and class.
         runs: One row for each training: what it is, its state, seconds and folder.
         scores: One row for each training, case and class, with the metrics.
         comparison: One row for each data set, configuration, number of cases, class, method and metric.
         differences: The cases' differences from the first method.
+        guides: One row for each training and class that has a guide: the guide alone, and its calibration.
+        guide_cases: One row for each training, case and class that has a guide.
+        worst_cases: One row for each case that is shown and method.
         curves: One row for each training and epoch.
     """
 
+    summary: pd.DataFrame
     runs: pd.DataFrame
     scores: pd.DataFrame
     comparison: pd.DataFrame
     differences: pd.DataFrame
+    guides: pd.DataFrame
+    guide_cases: pd.DataFrame
+    worst_cases: pd.DataFrame
     curves: pd.DataFrame
 
 
-def write_report(output: Path, title: str, results: Results, notes: Sequence[str]) -> Path:
+def write_report(
+    output: Path,
+    title: str,
+    results: Results,
+    pictures: Mapping[str, Sequence[tuple[str, bytes]]],
+    notes: Sequence[str],
+) -> Path:
     """Write all files or none; the report's path.
 
     Args:
+        pictures: Of the worst cases of each data set: title and JPEG.
         notes: What is left out, and why.
     """
     contents: dict[str, str | bytes] = {
@@ -56,30 +85,23 @@ def write_report(output: Path, title: str, results: Results, notes: Sequence[str
         for field in fields(results)
         if not (table := getattr(results, field.name)).empty
     }
-    contents["report.html"] = _html(title, results, notes)
+    contents["report.html"] = _html(title, results, pictures, notes)
     write_files(output, contents)
     return output / "report.html"
 
 
-def _html(title: str, results: Results, notes: Sequence[str]) -> str:
+def _html(
+    title: str, results: Results, pictures: Mapping[str, Sequence[tuple[str, bytes]]], notes: Sequence[str]
+) -> str:
     states = ", ".join(f"{count} {state}" for state, count in results.runs["state"].value_counts().items())
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{len(results.runs)} trainings: {escape(states)}.</p>"]
-    parts += [f"<p>{escape(note)}.</p>" for note in notes]
-    if not results.comparison.empty:
-        parts.append(
-            "<p>Mean ± standard deviation over seeds and folds; Δ: mean difference of the cases from the first method, "
-            "with its bootstrap 95 % interval. Ratios in percent.</p>"
-        )
-        for names, table in results.comparison.groupby(CELL, sort=False):
-            parts.append(f"<h2>{escape(_heading(names))}</h2>")
-            for class_name, of_class in table.groupby("class", sort=False):
-                if class_name == FOREGROUND or table["class"].nunique() > 2:
-                    parts += [f"<h3>{escape(str(class_name))}</h3>", html_table(_rows(of_class))]
-        if results.comparison["training_cases"].nunique() > 1:
-            parts += ["<h2>With fewer training cases</h2>", _image(_low_data(results.comparison))]
-    if not results.differences.empty:
-        parts += ["<h2>Difference of each case from the first method</h2>", _image(_paired(results.differences))]
-    parts += ["<h2>Training</h2>", _image(_curves(results.curves))]
+    if notes:
+        parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
+    parts += [*_tables(results), *_figures(results)]
+    first = str(results.runs["method"].iloc[0])
+    for name, of_dataset in pictures.items():
+        parts += [f"<h2>Worst cases: {escape(name)}</h2>", f"<p>{escape(WORST.format(first=first))}</p>"]
+        parts += [figure(title, jpeg, "jpeg") for title, jpeg in of_dataset]
     left = results.runs[results.runs["state"] != "done"]
     if not left.empty:
         columns = ["dataset", "configuration", "training_cases", "method", "fold", "seed", "state"]
@@ -87,103 +109,44 @@ def _html(title: str, results: Results, notes: Sequence[str]) -> str:
         parts += ["<h2>Not done</h2>", html_table(rows)]
     body = "\n".join(parts)
     return (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style><body>{body}</body></html>\n"
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"{POLICY}<style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
-def _heading(names: tuple[str, str, object]) -> str:
-    dataset, configuration, cases = names
-    return f"{dataset}, {configuration}" + (f", {cases} training cases" if cases != "all" else "")
+def _tables(results: Results) -> list[str]:
+    """Of each data set the methods beside each other, and the guides alone."""
+    if results.comparison.empty:
+        return []
+    parts = [f"<p>{escape(MEANS.format(first=results.comparison['method'].iloc[0]))}</p>"]
+    if "guide_dice" in results.summary:
+        parts.append(f"<p>{escape(GUIDES)}</p>")
+    for names, table in results.comparison.groupby(CELL, sort=False):
+        parts.append(f"<h2>{escape(heading(names))}</h2>")
+        for class_name, of_class in table.groupby("class", sort=False):
+            if class_name == FOREGROUND or table["class"].nunique() > 2:
+                parts += [f"<h3>{escape(str(class_name))}</h3>", html_table(comparison_rows(of_class))]
+        summary = results.summary[(results.summary[CELL] == list(names)).all(axis=1)]
+        if "guide_dice" in summary and summary["guide_dice"].notna().any():
+            parts += ["<h3>guide alone</h3>", html_table(guide_rows(summary))]
+    return parts
 
 
-def _rows(comparison: pd.DataFrame) -> list[list[str]]:
-    """One row for each method, two columns for each metric."""
-    metrics = [metric for metric in NAMES if metric in set(comparison["metric"])]
-    header = [
-        "method",
-        *(text for m in metrics for text in (f"{NAMES[m]} {'↓' if NAMES[m] in LOWER_IS_BETTER else '↑'}", "Δ")),
-    ]
-    rows = [header]
-    for method, table in comparison.groupby("method", sort=False):
-        by_metric = table.set_index("metric")
-        row = [str(method)]
-        for metric in metrics:
-            values, scale = by_metric.loc[metric], 1 if NAMES[metric] in LOWER_IS_BETTER else 100
-            spread = "" if pd.isna(values["std"]) else f" ± {scale * values['std']:.2f}"
-            row += [f"{scale * values['mean']:.2f}{spread}", _difference(values, scale)]
-        rows.append(row)
-    return rows
+def _figures(results: Results) -> list[str]:
+    parts = []
+    if not results.comparison.empty and results.comparison["training_cases"].nunique() > 1:
+        parts += ["<h2>With fewer training cases</h2>", "<p>Bands are 95 % intervals over cases and seeds.</p>"]
+        parts.append(_embedded("Dice over the number of training cases", low_data(results.summary)))
+    if not results.differences.empty:
+        shown = differences(results.summary, results.differences)
+        parts.append("<h2>Difference of each case from the first method</h2>")
+        parts.append(
+            _embedded(
+                "Diamond and bar: mean and its 95 % interval over cases and seeds. Dots: cases, mean over seeds.", shown
+            )
+        )
+    return [*parts, "<h2>Training</h2>", _embedded("Mean over seeds and folds", training_curves(results.curves))]
 
 
-def _difference(values: pd.Series, scale: int) -> str:
-    if pd.isna(values.get("difference")):
-        return ""
-    text = f"{scale * values['difference']:+.2f}"
-    return (
-        text
-        if pd.isna(values["ci_low"])
-        else f"{text} [{scale * values['ci_low']:+.2f}, {scale * values['ci_high']:+.2f}]"
-    )
-
-
-def _image(figure: Figure) -> str:
-    stream = io.BytesIO()
-    with style.context("default"):  # nnU-Net changes the fonts of the whole process
-        figure.savefig(stream, dpi=90)
-    return f'<p><img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"></p>'
-
-
-def _low_data(comparison: pd.DataFrame) -> Figure:
-    """Dice over the number of training cases, with bands of one standard deviation over seeds and folds."""
-    dice = comparison[(comparison["metric"] == "dice") & (comparison["class"] == FOREGROUND)]
-    groups = list(dice.groupby(["dataset", "configuration"], sort=False))
-    figure = Figure(figsize=(5 * len(groups), 4), layout="constrained")
-    for axis, (names, table) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        counts = sorted({int(count) for count in table["training_cases"] if count != "all"})
-        places: dict[object, int] = {**{count: i for i, count in enumerate(counts)}, "all": len(counts)}
-        for method, line in table.groupby("method", sort=False):
-            x = [places[count] for count in line["training_cases"]]
-            line = line.assign(x=x).sort_values("x")
-            axis.plot(line["x"], line["mean"], marker="o", label=str(method))
-            spread = line["std"].fillna(0)
-            axis.fill_between(line["x"], line["mean"] - spread, line["mean"] + spread, alpha=0.2)
-        axis.set_xticks(list(places.values()), [str(count) for count in places])
-        axis.set(title=" ".join(names), xlabel="training cases", ylabel="Dice")
-        axis.legend()
-    return figure
-
-
-def _paired(differences: pd.DataFrame) -> Figure:
-    """Each case's difference in Dice, a row of points for each method."""
-    dice = differences[(differences["metric"] == "dice") & (differences["class"] == FOREGROUND)]
-    groups = list(dice.groupby([*CELL, "method"], sort=False))
-    figure = Figure(figsize=(10, 1.5 + 0.5 * len(groups)), layout="constrained")
-    axis = figure.subplots()
-    for i, (_, table) in enumerate(groups):
-        axis.plot(table["difference"], [i] * len(table), "o", alpha=0.4)
-        axis.plot([table["difference"].mean()] * 2, [i - 0.3, i + 0.3], "k-")
-    axis.axvline(0, color="grey", linestyle="dotted")
-    axis.set_yticks(range(len(groups)), [f"{_heading(names[:3])}: {names[3]}" for names, _ in groups])
-    axis.set_xlabel("difference in Dice; the line is the mean")
-    return figure
-
-
-def _curves(curves: pd.DataFrame) -> Figure:
-    """nnU-Net's training loss and pseudo Dice, and the guide's Dice; the mean over seeds and folds."""
-    shown = [column for column in ("train_loss", "pseudo_dice", "guide_dice") if column in curves]
-    figure = Figure(figsize=(max(1, len(shown)) * 4.5, 4), layout="constrained")
-    axes = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
-    lines = {}
-    for i, (names, table) in enumerate(curves.groupby([*CELL, "method"], sort=False)):
-        label = f"{_heading(names[:3])}: {names[3]}"
-        for axis, column in zip(axes, shown, strict=False):
-            mean = table.groupby("epoch")[column].mean().dropna()
-            marker = "." if len(mean) < 20 else None  # a line needs two points
-            (lines[label],) = axis.plot(mean.index + 1, mean, color=f"C{i}", marker=marker)
-    for axis, column in zip(axes, shown, strict=False):
-        axis.set(title=column.replace("_", " "), xlabel="epochs")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if lines:
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", fontsize=7)
-    return figure
+def _embedded(title: str, drawn: Figure) -> str:
+    return figure(title, as_png(drawn))

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import wilcoxon
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.cases import is_file, listing
 from nnunetv2_guidino.evaluation.comparison_report import differences_png, latex, markdown
 from nnunetv2_guidino.evaluation.empty_masks import count_empty, on_the_same_cases
+from nnunetv2_guidino.evaluation.intervals import difference_intervals, mean_intervals
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND, METRICS
 from nnunetv2_guidino.evaluation.report import csv, write_files
 from nnunetv2_guidino.evaluation.summary import case_table, read_summary
@@ -47,8 +48,10 @@ def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> C
         GuidinoError: If the methods were scored with different settings, on different cases or other references.
     """
     scores = load_runs(runs)
-    means, differences = mean_over_runs(scores), paired_differences(scores)
-    table = means.merge(significance(differences), how="left", on=["class", "method", "metric"])
+    differences = paired_differences(scores)
+    table = mean_over_runs(scores)
+    for more in (intervals(scores), significance(differences)):
+        table = table.merge(more, how="left", on=["class", "method", "metric"])
     empty = count_empty(scores)
     text = markdown(table, empty)
     if output:
@@ -150,31 +153,53 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
         difference = per_case.loc[name] - per_case.loc[names[0]]
         foreground = pd.concat({FOREGROUND: difference.groupby("case").mean()}, names=["class"]).reset_index()
         both = pd.concat([foreground, difference.reset_index()], ignore_index=True)
-        both[METRICS] = _without_rounding(both[METRICS], per_case.abs().max())
         tables.append(both.melt(["class", "case"], METRICS, "metric", "difference").assign(method=name))
     columns = ["class", "method", "metric", "case", "difference"]
-    return pd.concat(tables)[columns].dropna() if tables else pd.DataFrame(columns=columns)
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return without_rounding(pd.concat(tables)[columns].dropna(), ["difference"], per_case.abs().max())
 
 
-def _without_rounding(differences: pd.DataFrame, largest: pd.Series) -> pd.DataFrame:
-    """The differences in whole steps, so that equal ones are equal to the test and none is a rounding error."""
-    steps = largest.where(largest > 0, 1.0) * ROUNDING
-    return (differences / steps).round() * steps
+def without_rounding(table: pd.DataFrame, columns: list[str], largest: pd.Series) -> pd.DataFrame:
+    """Differences in whole steps, so that equal ones are equal to the test and none is a rounding error.
+
+    Args:
+        table: With a column metric.
+        columns: Those with differences.
+        largest: The largest value of each metric.
+    """
+    steps = table["metric"].map(largest.where(largest > 0, 1.0)) * ROUNDING
+    return table.assign(**{column: (table[column] / steps).round() * steps for column in columns})
+
+
+def intervals(scores: pd.DataFrame) -> pd.DataFrame:
+    """95 % intervals of each class's mean (mean_low, mean_high) and of the mean paired difference (ci_low, ci_high)."""
+    foreground = scores.groupby(["method", "run", "case"], sort=False)[METRICS].mean().reset_index()
+    with_foreground = pd.concat([foreground.assign(**{"class": FOREGROUND}), scores])
+    baseline = scores["method"].iloc[0]
+    of_baseline = with_foreground[with_foreground["method"] == baseline]
+    tables = []
+    for name, table in scores.groupby("method", sort=False):
+        limits = mean_intervals(table, METRICS).rename(columns={"low": "mean_low", "high": "mean_high"})
+        if name != baseline:
+            found = difference_intervals(with_foreground[with_foreground["method"] == name], of_baseline, METRICS)
+            found = without_rounding(found, ["low", "high"], scores[METRICS].abs().max())
+            found = found.rename(columns={"low": "ci_low", "high": "ci_high"})
+            limits = limits.merge(found, on=["metric", "class"])
+        tables.append(limits.assign(method=name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def significance(differences: pd.DataFrame) -> pd.DataFrame:
-    """Mean paired difference with its bootstrap 95 % interval, and the p value of Wilcoxon's signed-rank test."""
+    """Mean paired difference over the cases, and the p value of Wilcoxon's signed-rank test."""
     groups = differences.groupby(["class", "method", "metric"], sort=False)["difference"]
     rows = [dict(zip(("class", "method", "metric"), key, strict=True)) | _test(d.to_numpy(float)) for key, d in groups]
-    columns = ["class", "method", "metric", "cases", "difference", "ci_low", "ci_high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["class", "method", "metric", "cases", "difference", "p"])
 
 
 def _test(difference: npt.NDArray[np.float64]) -> dict[str, float]:
     result = {"cases": len(difference), "difference": difference.mean()}
     if len(difference) < 2:
         return result
-    interval = bootstrap((difference,), np.mean, method="percentile", rng=0).confidence_interval
     # without a single difference the test is undefined, and there is nothing to tell apart
-    p = wilcoxon(difference).pvalue if difference.any() else 1.0
-    return result | {"ci_low": interval.low, "ci_high": interval.high, "p": p}
+    return result | {"p": wilcoxon(difference).pvalue if difference.any() else 1.0}

@@ -44,9 +44,9 @@ def markdown(comparison: pd.DataFrame, empty: pd.DataFrame) -> str:
         parts += [f"## {in_markdown(name)}", markdown_table(_mean_rows(table))]
     if comparison["method"].nunique() > 1:
         parts.append(
-            f"# Paired differences from {baseline}\n\nPer case, averaged over seeds: mean difference, bootstrap 95 % "
-            "interval (percentile), and p of Wilcoxon's signed-rank test (two-sided, not corrected for several tests)."
-            + (FOREGROUND_NOTE if len(empty) > 1 else "")
+            f"# Paired differences from {baseline}\n\nPer case, averaged over seeds: mean difference with its 95 % "
+            "interval (bootstrap over cases and seeds), and p of Wilcoxon's signed-rank test over cases (two-sided, "
+            "not corrected for several tests)." + (FOREGROUND_NOTE if len(empty) > 1 else "")
         )
         for name, table in _classes(comparison):
             parts += [f"## {in_markdown(name)}", markdown_table(_difference_rows(table))]

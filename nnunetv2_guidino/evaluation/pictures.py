@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ AGREEMENT = {
     "other class": "#F0E442",
     "ignored": "#808080",
 }
+AGREEMENT_COLOURS = np.array(
+    [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in AGREEMENT.values()], np.uint8
+)
 
 
 def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
@@ -37,13 +41,12 @@ def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
     reference, prediction, spacing = pairs.read(case)
     agreement = agreement_map(reference, prediction, pairs.labels.ignore)
     step = -(-max(reference.shape[-2:]) // SHOWN)
-    image = _read_displayed(case, pairs, step) if case.image else None
+    image = read_displayed(case, pairs, step) if case.image else None
     title = ""
     if reference.ndim == 3:
-        wrong = (agreement > 1) & (agreement < 5)
-        z = max(range(len(wrong)), key=lambda i: (wrong[i].sum(), (agreement[i] == 1).sum()))
+        z, depth = most_wrong_slice([agreement]), len(agreement)
         agreement, image = agreement[z], image[:, z] if image is not None else None
-        title = f"slice {z + 1} of {len(wrong)}"
+        title = f"slice {z + 1} of {depth}"
     agreement = agreement[::step, ::step]
     figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
     axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
@@ -52,14 +55,17 @@ def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
         _draw_outlines(axes[0], image, agreement, aspect)
     _draw_agreement(axes[-1], agreement, aspect)
     axes[-1].set_title(title, fontsize=9)
-    figure.legend(handles=_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=agreement_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
     return png.getvalue()
 
 
-def _read_displayed(case: PredictedCase, pairs: PairReader, step: int) -> Array:
-    """Every step-th pixel. Values that are no numbers would leave nothing to see of the others: shown as 0."""
+def read_displayed(case: PredictedCase, pairs: PairReader, step: int) -> Array:
+    """The case's image (C, …, H, W) in 0…1, every step-th pixel.
+
+    Values that are no numbers would leave nothing to see of the others: shown as 0.
+    """
     image = pairs.read_image(case)[..., ::step, ::step]
     return displayed(np.nan_to_num(image, nan=0, posinf=0, neginf=0))
 
@@ -75,6 +81,17 @@ def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> np
     return kinds
 
 
+def most_wrong_slice(agreements: Sequence[Array]) -> int:
+    """The axial slice (first array axis) of a volume with the most wrong voxels, of several predictions together.
+
+    Args:
+        agreements: Each (D, H, W), as `agreement_map` gives it.
+    """
+    wrong = sum(((kinds > 1) & (kinds < 5)).sum((1, 2)) for kinds in agreements)
+    right = sum((kinds == 1).sum((1, 2)) for kinds in agreements)
+    return max(range(len(agreements[0])), key=lambda z: (wrong[z], right[z]))
+
+
 def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:
     axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, aspect=aspect)
     for kinds, colour in (((1, 2, 4), "white"), ((1, 3, 4), "cyan")):
@@ -86,12 +103,12 @@ def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) ->
 
 
 def _draw_agreement(axes: Axes, agreement: Array, aspect: float) -> None:
-    colours = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in AGREEMENT.values()], np.uint8)
-    axes.imshow(colours[agreement], aspect=aspect, interpolation="nearest")
+    axes.imshow(AGREEMENT_COLOURS[agreement], aspect=aspect, interpolation="nearest")
     axes.set_axis_off()
 
 
-def _legend(agreement: Array) -> list[Patch]:
+def agreement_legend(agreement: Array) -> list[Patch]:
+    """A patch for each kind that is there."""
     return [
         Patch(color=colour, label=kind) for i, (kind, colour) in enumerate(AGREEMENT.items()) if i in agreement and i
     ]

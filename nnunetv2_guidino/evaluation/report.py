@@ -21,6 +21,10 @@ from nnunetv2_guidino.evaluation.text import in_csv, in_markdown
 from nnunetv2_guidino.files import filled_folder
 
 PICTURES = 4  # worst cases, and as many best ones
+POLICY = (  # the browser asks for no other file
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">"
+)
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], cases: Sequence[PredictedCase], pairs: PairReader) -> None:
@@ -128,13 +132,13 @@ def html(
 ) -> str:
     """One file that asks for no other: the pictures are inside, and the policy forbids the browser all requests."""
     figures = "".join(
-        f"<h2>{title}</h2><div class='cases'>" + "".join(_figure(*item) for item in pictures) + "</div>"
+        f"<h2>{title}</h2><div class='cases'>" + "".join(figure(*item) for item in pictures) + "</div>"
         for title, pictures in sections
         if pictures
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+{POLICY}
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
@@ -152,7 +156,8 @@ figure {{ margin: 0; }} figcaption {{ font-size: .9em; overflow-wrap: anywhere; 
 """
 
 
-def _figure(title: str, png: bytes) -> str:
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
+def figure(title: str, picture: bytes, kind: str = "png") -> str:
+    """A picture in HTML with its title below; the file's bytes are inside."""
+    source = f"data:image/{kind};base64," + base64.b64encode(picture).decode()
     title = escape(title)
     return f"<figure><img alt='{title}' src='{source}'><figcaption>{title}</figcaption></figure>"

@@ -29,36 +29,46 @@ from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 from nnunetv2_guidino.plans import check_recorded_guide
 
-# To nnU-Net the guide is one more region whose logits are probabilities already; outside the crop it is 0.
+# To nnU-Net a guide is a region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
     {"background": 0, "guide": (1, 2)}, regions_class_order=(1,), inference_nonlin=nn.Identity()
 )
 
 
-class SegmentationAndGuide(nn.Module):
-    """The guide as one more channel behind a guided network's logits, resized to the patch.
+class SegmentationAndGuides(nn.Module):
+    """Guides as more channels behind a guided network's logits, resized to the patch.
+
+    Args:
+        network: The guided network.
+        each_class: Its guides as they are, G of them; else the one that gates, and G is 1.
 
     Shape:
-        (B, n, …) -> (B, classes + 1, …)
+        (B, n, …) -> (B, classes + G, …)
     """
 
-    def __init__(self, network: GuidedNetwork):
+    def __init__(self, network: GuidedNetwork, each_class: bool = False):
         super().__init__()
         self.network = network
+        self.each_class = each_class
         network.returns_guides = True
 
     def forward(self, patch: Tensor) -> Tensor:
         logits, guide_logits = self.network(patch)
-        guide = interpolate(gating_guide(guide_logits.sigmoid()), logits.shape[2:])
-        return torch.cat([logits, guide.to(logits.dtype)], dim=1)
+        guides = guide_logits.sigmoid() if self.each_class else gating_guide(guide_logits.sigmoid())
+        return torch.cat([logits, interpolate(guides, logits.shape[2:]).to(logits.dtype)], dim=1)
 
 
 class Guided(NamedTuple):
     """On the grid of the image as nnU-Net's reader returns it; 2D images are volumes of one slice."""
 
-    guide: npt.NDArray[np.float32]  # (D, H, W) in [0, 1]
+    guides: npt.NDArray[np.float32]  # (G, D, H, W) in [0, 1]
     segmentation: npt.NDArray[Any]  # (D, H, W) of labels, as nnUNetv2_predict writes it
     properties: dict[str, Any]  # the reader's: spacing, origin and so on
+
+    @property
+    def guide(self) -> npt.NDArray[np.float32]:
+        """The guide that gates, (D, H, W)."""
+        return self.guides.max(0)
 
 
 class GuidePredictor:
@@ -70,6 +80,7 @@ class GuidePredictor:
         checkpoint: Name of the file in each fold.
         device: "cpu", "cuda" or "mps".
         step_size, use_mirroring: nnU-Net's, of the sliding window.
+        each_class: Where each class has a guide, predict each of them; else their maximum, which gates.
 
     Raises:
         GuidinoError: If there is no such model, or it has no guide.
@@ -83,6 +94,7 @@ class GuidePredictor:
         device: str,
         step_size: float = 0.5,
         use_mirroring: bool = True,
+        each_class: bool = False,
     ):
         where = usable_device(device)
         STEP_SIZE.check("-step_size", step_size)
@@ -95,13 +107,14 @@ class GuidePredictor:
         self.plans_manager = model.plans_manager
         self.configuration_manager = model.configuration_manager
         self.label_manager = model.label_manager
+        self.number = network.tokenbook.weight_logits.shape[0] if each_class else 1
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells everyone without a GPU about an option of GPUs
             predictor = nnUNetPredictor(
                 tile_step_size=step_size, use_mirroring=use_mirroring, device=where, allow_tqdm=False
             )
         weights = (content["network_weights"] for content in model.checkpoints.values())
         predictor.manual_initialization(
-            SegmentationAndGuide(network),
+            SegmentationAndGuides(network, each_class),
             self.plans_manager,
             self.configuration_manager,
             [{f"network.{name}": weight for name, weight in of_fold.items()} for of_fold in weights],
@@ -110,7 +123,8 @@ class GuidePredictor:
             model.first.get("inference_allowed_mirroring_axes"),
         )
         # All that the sliding window asks of it is how many channels there are.
-        predictor.label_manager = SimpleNamespace(num_segmentation_heads=self.label_manager.num_segmentation_heads + 1)
+        heads = self.label_manager.num_segmentation_heads + self.number
+        predictor.label_manager = SimpleNamespace(num_segmentation_heads=heads)
         self.predictor = predictor
 
     @property
@@ -124,7 +138,7 @@ class GuidePredictor:
         return self.configuration_manager.previous_stage_name
 
     def predict(self, image_files: Sequence[Path], previous: Path | None = None) -> Guided:
-        """Guide and segmentation of one image, given the files of its channels.
+        """Guides and segmentation of one image, given the files of its channels.
 
         Args:
             previous: The previous stage's prediction, if the model has such a stage.
@@ -144,9 +158,12 @@ class GuidePredictor:
             properties_dict=properties,
         )
         with said_of(self.model_folder / "plans.json", "does not say how a prediction gets the image's size back"):
-            segmentation = to_image(logits[:-1], label_manager=self.label_manager)
-            _, guide = to_image(logits[-1:], label_manager=GUIDE_REGION, return_probabilities=True)
-        return Guided(np.clip(guide[0], 0, 1), segmentation, properties)
+            segmentation = to_image(logits[: -self.number], label_manager=self.label_manager)
+            found = [
+                to_image(guide[None], label_manager=GUIDE_REGION, return_probabilities=True)[1][0]
+                for guide in logits[-self.number :]
+            ]
+        return Guided(np.clip(np.stack(found), 0, 1), segmentation, properties)
 
     def _preprocessed(self, image_files: Sequence[Path], previous: Path | None) -> tuple[Any, Any, dict[str, Any]]:
         """As nnU-Net's preprocessor makes it of files: data (C, …), the previous stage's labels, properties."""

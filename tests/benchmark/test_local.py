@@ -110,6 +110,15 @@ def test_killed_resumed_and_one_that_fails(workspace, tiny_encoder, tmp_path):
     report = (output / "report.html").read_text()
     assert "data:image/png;base64," in report
     assert "broken" in report
+    (alone,) = rows(output / "guides.csv")
+    assert (alone["method"], alone["class"], alone["cases"]) == ("guided", "lesion", "4")
+    assert {row["method"]: row["guide_dice"] != "" for row in rows(output / "summary.csv")} == {
+        "plain": False,
+        "guided": True,
+    }
+    assert {row["case"] for row in rows(output / "worst_cases.csv")} <= {
+        path.stem for path in (plain / "validation").glob("*.png")
+    }
 
     # What is done is kept; a new seed is all that is missing.
     without_broken = "\n".join(line for line in text.splitlines() if "broken" not in line)
@@ -118,6 +127,8 @@ def test_killed_resumed_and_one_that_fails(workspace, tiny_encoder, tmp_path):
     again = run(workspace, matrix, "-o", output)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 trainings; 2 done" in again.stdout
+    assert "the guide alone" in done.stdout
+    assert "the guide alone" not in again.stdout  # it is kept
     assert log.stat().st_mtime_ns == before
     matrix.write_text(without_broken + "\nseeds: [0, 1]\n")
     dry = run(workspace, matrix, "--dry-run").stdout

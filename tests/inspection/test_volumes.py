@@ -8,40 +8,16 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from PIL import Image
+from volumes import LABELS, PATCH, REGIONS, save, write_volumes
 
 from nnunetv2_guidino.inspection.predictor import GuidePredictor
 
 CHECKPOINT = "checkpoint_final.pth"
-SHAPE, SPACING = (7, 40, 50), (1.0, 1.2, 2.0)  # z, y, x and x, y, z: every slice is resampled to two
-PATCH = {"patch_size": (8, 32, 48), "file_ending": ".nii.gz"}
-LABELS = {"labels": {"background": 0, "a": 1, "b": 2}}
-REGIONS = {"labels": {"background": 0, "whole": [1, 2], "inside": 2}, "regions_class_order": [1, 2]}
-
-
-def save(array, file) -> None:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(SPACING)
-    image.SetOrigin((10, -20, 30))
-    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    sitk.WriteImage(image, file)
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two volumes of three channels, a reference and a previous stage's prediction of each."""
-    rng = np.random.default_rng(0)
-    for name in ("images", "references", "previous"):
-        (tmp_path / name).mkdir()
-    for case in "ab":
-        truth = np.zeros(SHAPE, np.uint8)
-        truth[2:5, 10:30, 15:30] = 1
-        truth[3:5, 15:25, 20:30] = 2
-        for channel in range(3):
-            noise = rng.normal(size=SHAPE).astype(np.float32)
-            save(truth + noise / 4, tmp_path / "images" / f"{case}_{channel:04d}.nii.gz")
-        save(truth, tmp_path / "references" / f"{case}.nii.gz")
-        save(np.roll(truth, 5, axis=2), tmp_path / "previous" / f"{case}.nii.gz")
-    return tmp_path
+    return write_volumes(tmp_path)
 
 
 @pytest.mark.parametrize("dataset", [LABELS, REGIONS], ids=["labels", "regions"])

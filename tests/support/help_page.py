@@ -1,0 +1,87 @@
+"""Tables and plots of docs/explanation/does_it_help.md, from the summaries of benchmarks in docs/benchmarks.
+
+A benchmark's small CSV is the summary.csv that `guidino benchmark` writes into its output folder:
+
+    cp guidino_benchmark/NAME/summary.csv docs/benchmarks/NAME.csv
+    python tests/support/help_page.py
+
+On the page, `<!-- benchmark: NAME -->` … `<!-- end of the benchmark -->` is filled with a table of each data set of
+NAME, and with a plot over the number of training cases where there are several; `<!-- all benchmarks -->` …
+`<!-- end of all benchmarks -->` with one plot of all their differences from the first methods.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from nnunetv2_guidino.benchmark.plots import as_png, differences, heading, low_data
+from nnunetv2_guidino.benchmark.summary import CELL
+from nnunetv2_guidino.benchmark.tables import number, with_interval
+from nnunetv2_guidino.evaluation.metrics import FOREGROUND
+from nnunetv2_guidino.evaluation.report import markdown_table
+from nnunetv2_guidino.inspection.guide_alone import ANY_CLASS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, BENCHMARKS = DOCS / "explanation" / "does_it_help.md", DOCS / "benchmarks"
+ONE = re.compile(r"(<!-- benchmark: (.+?) -->\n).*?(<!-- end of the benchmark -->)", re.DOTALL)
+ALL = re.compile(r"(<!-- all benchmarks -->\n).*?(<!-- end of all benchmarks -->)", re.DOTALL)
+
+
+def read_summary(name: str, benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
+    """The summary of a benchmark; a number of training cases is a text, as "all" is one."""
+    return pd.read_csv(benchmarks / f"{name}.csv", dtype={"training_cases": str})
+
+
+def table(summary: pd.DataFrame) -> list[list[str]]:
+    """A row for each method, of one data set: the foreground's scores, and the guide's for what the guide is for."""
+    scores = {
+        "Dice": ("dice", ""),
+        "Δ Dice": ("dice_difference", "+"),
+        "IoU": ("iou", ""),
+        "Δ IoU": ("iou_difference", "+"),
+    }
+    rows = [["method", *scores, "guide alone", "above it", "its best", "ECE", "trainings", "s each"]]
+    for method, of_method in summary.groupby("method", sort=False):
+        by_class = of_method.set_index("class")
+        values = by_class.loc[FOREGROUND]
+        guide = by_class.loc[ANY_CLASS] if ANY_CLASS in by_class.index else values
+        row = [str(method), *(with_interval(values, column, sign) or "–" for column, sign in scores.values())]
+        row += [number(guide.get("guide_dice"), 100), with_interval(guide, "above_guide", "+") or "–"]
+        row += [number(guide.get("best_dice"), 100), number(guide.get("calibration_error"), digits=3)]
+        rows.append([*row, *(number(values[column], digits=0) for column in ("trainings", "seconds"))])
+    return rows
+
+
+def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
+    """What the page shows of a benchmark, in Markdown; its plot is written beside the page."""
+    parts = []
+    for names, of_cell in summary.groupby(CELL, sort=False):
+        parts += [f"**{heading(names)}**", markdown_table(table(of_cell))]
+    if summary["training_cases"].nunique() > 1:
+        file = pictures / f"help_{name}.png"
+        file.write_bytes(as_png(low_data(summary), dpi=110))
+        parts.append(f"![Dice over the number of training cases, with 95 % intervals]({file.name})")
+    return "\n\n".join(parts) + "\n"
+
+
+def page(text: str, benchmarks: Path, pictures: Path) -> str:
+    """The page with its tables renewed; the plots are written into `pictures`."""
+    names = [name for _, name, _ in ONE.findall(text)]
+    summaries = {name: read_summary(name, benchmarks) for name in names}
+    text = ONE.sub(
+        lambda found: found[1] + "\n" + section(found[2], summaries[found[2]], pictures) + "\n" + found[3], text
+    )
+    if names and ALL.search(text):
+        (pictures / "help.png").write_bytes(as_png(differences(pd.concat(summaries.values())), dpi=110))
+        picture = "![Mean paired differences in Dice from the first method, with 95 % intervals](help.png)"
+        text = ALL.sub(lambda found: f"{found[1]}\n{picture}\n\n{found[2]}", text)
+    return text
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    file.write_text(page(file.read_text(encoding="utf-8"), BENCHMARKS, file.parent), encoding="utf-8")
