@@ -20,6 +20,7 @@ from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
+from nnunetv2_guidino.encoders.token_memory import TokenMemory, equal_weights
 from nnunetv2_guidino.errors import GuidinoError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,7 +51,8 @@ class TokenEncoder(nn.Module):
         normalization_schemes: nnU-Net's, one per image channel.
         min_input_size: Pixels of the shorter side.
         lora: Adapters on the transformer's linear layers; None for none.
-        merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
+        merge_lora: To predict. Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast
+            as without. Of an ensemble's folds whose encoders are equal then, only two encode a tile (see TokenMemory).
 
     A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
     there are gradients, the parts are encoded once more in the backward pass.
@@ -92,6 +94,7 @@ class TokenEncoder(nn.Module):
         self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
+        self.memory = TokenMemory() if merge_lora else None
         self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
@@ -145,6 +148,11 @@ class TokenEncoder(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         images = patch[:, : self.image_channels]
+        if self.memory is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._encode(images)
+        return self.memory.recall(images, self._encode)
+
+    def _encode(self, images: Tensor) -> Tensor:
         height, width = self.input_size(*images.shape[2:])
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
         chunks = torch.split(images, max(1, TOKENS_AT_ONCE // tokens_per_image))
@@ -215,7 +223,16 @@ def _to_installed_names(module: TokenEncoder, state: dict[str, Tensor], prefix: 
     if module.lora is not None and not module.has_adapters:
         merge_adapters(weights, module.lora)
     own = module.vit.state_dict()
-    for name, tensor in to_installed(weights, own, module.family).items():
+    installed = to_installed(weights, own, module.family)
+    if module.memory is not None:
+        convolution = {} if module.to_rgb is None else module.to_rgb.state_dict(prefix=f"{prefix}to_rgb.")
+        theirs = {name: state[name] for name in convolution if name in state}
+        if equal_weights(own, installed) and equal_weights(convolution, theirs):
+            module.memory.start_again()
+            installed = own  # they are there
+        else:
+            module.memory.forget()
+    for name, tensor in installed.items():
         state[f"{prefix}vit.{name}"] = tensor
 
 
