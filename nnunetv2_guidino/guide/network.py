@@ -72,6 +72,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             config.min_input_size,
             config.lora,
             merge_lora=for_prediction,
+            max_input_size=config.max_input_size,
         )
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
