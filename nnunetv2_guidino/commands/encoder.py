@@ -61,7 +61,7 @@ def _add_probe(action: argparse.ArgumentParser) -> None:
     action.add_argument("--encoder", metavar="NAME_OR_DIR", help=f"default: the plans', else {ENCODER_VARIABLE}")
     action.add_argument("--layers", type=layers, default=None, metavar="4,8,12", help='default: "all"')
     action.add_argument(
-        "--sizes", type=whole(PIXELS), nargs="+", metavar="PIXELS", help="of a square; default: the plans' min_input_size"
+        "--sizes", type=whole(PIXELS), nargs="+", metavar="PIXELS", help="default: the plans' min_input_size"
     )
     action.add_argument(
         "--seeds", type=count, default=1, metavar="N", help="TokenBooks per layer (default: %(default)s)"

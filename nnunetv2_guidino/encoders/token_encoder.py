@@ -19,6 +19,7 @@ from nnunetv2_guidino.encoders.architecture import Layer, build_vit, checked_lay
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
+from nnunetv2_guidino.encoders.precision import native_precision
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
 from nnunetv2_guidino.encoders.token_memory import TokenMemory, equal_weights
@@ -189,7 +190,8 @@ class TokenEncoder(nn.Module):
             image = F.interpolate(image, size=(height, width), mode="bilinear", antialias=is_reduced)
         # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
         rows, columns = height // self.patch_size, width // self.patch_size
-        patches = self._all_tokens(image)[:, -rows * columns :]
+        with native_precision(image.device):
+            patches = self._all_tokens(image)[:, -rows * columns :].float()
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
     def _all_tokens(self, image: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""nnU-Net's prediction with several folds: a frozen encoder sees a tile twice, and whatever it shares changes no bit."""
+"""nnU-Net predicts with several folds: a frozen encoder sees a tile twice, and what it shares changes no bit."""
 
 import json
 from pathlib import Path
