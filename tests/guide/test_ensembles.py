@@ -49,15 +49,29 @@ def test_folds_share_tokens_bit_by_bit(patch_size, ensemble, monkeypatch):
         predictions.append(predictor.predict_logits_from_preprocessed_data(image))
         counts.append(len(encoded))
         encoded.clear()
-    monkeypatch.setattr(token_memory, "MOST", 0)
+    memory = predictor.network.token_encoder.memory
+    monkeypatch.setattr(memory, "start_again", memory.forget)
     for image, prediction, count in zip(images, predictions, counts, strict=True):
         expected = predictor.predict_logits_from_preprocessed_data(image)
         assert torch.equal(prediction, expected)
         passes = len(encoded) // len(FOLDS)
+        assert passes == (64 if len(patch_size) == 2 else 16)  # four tiles of each slice, four ways of mirroring
         # The first two folds of the first image, but for its first tile; then the first one.
         assert count == (2 * passes - 1 if image is images[0] else passes)
         encoded.clear()
     assert not torch.equal(predictions[0], predictions[1])
+
+
+def test_slices_that_are_mirrored_through_are_turned_round(ensemble, monkeypatch):
+    predictor, encoded = ensemble(patch_size=(4, 32, 48))
+    predictor.list_of_parameters = predictor.list_of_parameters[:1]
+    image = torch.randn(3, 4, 32, 48)
+    prediction = predictor.predict_logits_from_preprocessed_data(image)
+    assert len(encoded) == 4  # eight ways of mirroring
+    monkeypatch.setattr(token_memory, "MOST", 0)
+    predictor.network.token_encoder.memory.forget()
+    torch.testing.assert_close(predictor.predict_logits_from_preprocessed_data(image), prediction, atol=0.01, rtol=0)
+    assert len(encoded) == 4 + 8
 
 
 def test_one_fold_keeps_its_first_tile_alone(ensemble):
