@@ -77,6 +77,8 @@ class GuideConfig:
             ascending order, are concatenated. Whatever the block, they pass through the encoder's final norm.
         min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
             16 tokens of DINOv3, as in the paper).
+        max_input_size: Where its area is that of a square of more pixels a side than this and min_input_size, it is
+            reduced to that area; None: never. What an encoder costs grows faster than the area.
         prototypes: Size K of the TokenBook.
         similarity: Between token and prototype in equation 1: "cosine" or "dot".
         readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
@@ -102,6 +104,7 @@ class GuideConfig:
     encoder: str = field(default_factory=default_encoder)
     layer: int | list[int] | None = None
     min_input_size: int = 256
+    max_input_size: int | None = 384
     prototypes: int = 256
     similarity: str = "cosine"
     readout: str = "logistic"
@@ -123,6 +126,8 @@ class GuideConfig:
         _check(_is_layer(self.layer), "layer", self.layer, "null (the last), at least 1, or an ascending list of such")
         for name, bounds in (("min_input_size", PIXELS), ("prototypes", COUNT), ("slice_stride", COUNT)):
             _check(getattr(self, name) in bounds, name, getattr(self, name), str(bounds))
+        largest = self.max_input_size
+        _check(largest is None or largest in PIXELS, "max_input_size", largest, f"null (no limit), or {PIXELS}")
         _check(self.classes is None or self.classes >= 1, "classes", self.classes, "at least 1")
         choices: dict[str, Iterable[str]] = {
             "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": lists.GATES,
@@ -145,7 +150,8 @@ class GuideConfig:
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
         """Read the section "guidino"; what it does not name takes its default.
 
-        A section as version 0.1.0 wrote it, complete but without `gating`, keeps what that version did.
+        A section as version 0.1.0 wrote it, complete but without `gating` and `max_input_size`, keeps what that version
+        did: the product, and inputs of any size.
 
         Raises:
             GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
@@ -154,8 +160,8 @@ class GuideConfig:
         section = _known_settings(_keys(cls), _readable(plans.get(PLANS_KEY, {})), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
-        if section.keys() >= _SETTINGS_OF_0_1_0 and "gating" not in section:
-            section["gating"] = "product"
+        if section.keys() >= _SETTINGS_OF_0_1_0:
+            section = {"gating": "product", "max_input_size": None, **section}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 

@@ -46,6 +46,14 @@ def _no_hub() -> None:
     os.environ.pop("GUIDINO_ENCODER", None)
 
 
+@pytest.fixture(autouse=True)
+def _encoders_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the CPU, so that a test finds the same everywhere; test_precision.py is about bfloat16."""
+    from nnunetv2_guidino.encoders import precision
+
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of a tiny random encoder of a family, as save_pretrained writes it."""

@@ -35,6 +35,13 @@ def test_plans_round_trip_through_json(monkeypatch):
     assert GuideConfig.from_plans({"guidino": section}) == config
 
 
+def test_sections_of_earlier_versions_have_inputs_of_any_size():
+    section = GuideConfig(encoder="a/b").to_plans()
+    del section["max_input_size"]
+    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", max_input_size=None)
+    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b"}}).max_input_size is not None
+
+
 def test_sections_of_version_0_1_0_keep_their_gating():
     section = GuideConfig(encoder="a/b").to_plans()
     del section["gating"]
@@ -79,6 +86,7 @@ def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_it
         ({"min_input_size": 10**6}, "guidino.min_input_size is 1000000; expected at least 1 and at most 8192"),
         ({"prototypes": 10**8}, "guidino.prototypes is 100000000; expected at least 1 and at most 1000000"),
         ({"min_input_size": 0}, "guidino.min_input_size is 0"),
+        ({"max_input_size": 0}, "guidino.max_input_size is 0; expected null .no limit., or at least 1 and"),
         ({"encoder": ""}, "guidino.encoder is ''"),
         ({"format": "1"}, "guidino.format is '1'; expected a number from 1 to 1"),
         ({"format": 0}, "guidino.format is 0"),

@@ -131,7 +131,7 @@ def _probe(args: argparse.Namespace) -> None:
     winner = best(results)
     print(
         f"Best: guidino plan -d {args.dataset} -p {args.plans} -o NAME --encoder {shlex.quote(probe.config.encoder)} "
-        f"--layer {winner.layer} --min-input-size {winner.size}"
+        f"--layer {winner.layer} --min-input-size {winner.size} --max-input-size {winner.size}"
     )
 
 

@@ -32,6 +32,7 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder": {"metavar": "NAME_OR_DIR", "help": "name on the Hugging Face hub, or a folder"},
     "--layer": {"type": layer, "help": 'block whose tokens are used: "last", a number, or several: 8,10'},
     "--min-input-size": {"type": int, "metavar": "PIXELS", "help": "of the encoder's input, at least"},
+    "--max-input-size": {"type": int, "metavar": "PIXELS", "help": "side of a square of the largest area it may have"},
     "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
     "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
     "--readout": {"choices": READOUTS, "help": "from similarity to guide"},

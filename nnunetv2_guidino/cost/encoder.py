@@ -49,11 +49,12 @@ def encoder_cost(
     patch_size: Sequence[int],
     channels: int = 3,
     lora: LoRA | None = None,
+    max_input_size: int | None = None,
 ) -> Cost:
     """The cost of the guide's encoder for one patch of `patch_size` pixels."""
     with torch.device("meta"):
         schemes = ["ZScoreNormalization"] * channels
-        encoder = TokenEncoder(architecture, layer, schemes, min_input_size, lora)
+        encoder = TokenEncoder(architecture, layer, schemes, min_input_size, lora, max_input_size=max_input_size)
         encoder.to("meta")  # timm computes rotary periods on the CPU
         patch = torch.zeros(1, channels, *patch_size)
     kept: dict[int, Any] = {}  # storages, so that a view counts once

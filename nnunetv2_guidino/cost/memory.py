@@ -101,7 +101,15 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     height, width = patch_size[-2:]
     elements = network.compute_conv_feature_map_size(patch_size)
     channels = len(settings.normalization_schemes)
-    cost = encoder_cost(architecture, config.layer, config.min_input_size, (height, width), channels, lora=config.lora)
+    cost = encoder_cost(
+        architecture,
+        config.layer,
+        config.min_input_size,
+        (height, width),
+        channels,
+        lora=config.lora,
+        max_input_size=config.max_input_size,
+    )
     # Every slice stays as it entered the encoder: gradients need it once more.
     slice_bytes = 4 * channels * height * width + HALF * TOKEN_COPIES * cost.token_bytes
     trained = cost.activation_bytes > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -18,8 +19,10 @@ from nnunetv2_guidino.encoders.architecture import Layer, build_vit, checked_lay
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
+from nnunetv2_guidino.encoders.precision import native_precision
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
+from nnunetv2_guidino.encoders.token_memory import TokenMemory, equal_weights
 from nnunetv2_guidino.errors import GuidinoError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,7 +44,8 @@ class TokenEncoder(nn.Module):
     Input: the first channels of an nnU-Net patch, one per normalisation scheme; what a cascade appends behind them is
     left out. One channel is repeated, three go as they are, other counts pass a learned 1×1 convolution that starts as
     the mean. Channels in [0, 1] get ImageNet's mean and standard deviation; the others pass as they are. The image is
-    enlarged until its shorter side has `min_input_size` pixels, then resized to the nearest multiples of the patch.
+    enlarged until its shorter side has `min_input_size` pixels, as long as its area does not exceed that of a square of
+    `max_input_size`, to which larger ones are reduced; then it is resized to the nearest multiples of the patch.
 
     The transformer is frozen: no gradients, and evaluation mode whatever `.train()` says (DINOv3 rescales its position
     embedding at random in training mode). LoRA's adapters alone get gradients, and their dropout follows `.train()`.
@@ -53,10 +57,12 @@ class TokenEncoder(nn.Module):
         layer: The block whose tokens are used, from 1; None is the last; several are concatenated. Later blocks are not
             built.
         normalization_schemes: nnU-Net's, one per image channel.
-        min_input_size: Pixels of the shorter side.
+        min_input_size: Pixels of the shorter side, of inputs that are not elongated.
         lora: Adapters on the transformer's linear layers; None for none.
-        merge_lora: Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast as without.
+        merge_lora: To predict. Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast
+            as without. Of an ensemble's folds whose encoders are equal then, only two encode a tile (see TokenMemory).
         trainable: Train the transformer itself.
+        max_input_size: Pixels of the side of the largest square, not below min_input_size; None for any size.
 
     A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
     there are gradients, the parts are encoded once more in the backward pass.
@@ -81,10 +87,12 @@ class TokenEncoder(nn.Module):
         lora: LoRA | None = None,
         merge_lora: bool = False,
         trainable: bool = False,
+        max_input_size: int | None = None,
     ):
         super().__init__()
         self.architecture = architecture
         self.min_input_size = min_input_size
+        self.max_input_size = None if max_input_size is None else max(min_input_size, max_input_size)
         self.image_channels = len(normalization_schemes)
         self.vit = build_vit(architecture).requires_grad_(False).eval()
         self.family = family_of(architecture["model_type"])
@@ -103,6 +111,7 @@ class TokenEncoder(nn.Module):
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
         self.has_gradients = self.has_adapters or trainable  # of the transformer
+        self.memory = TokenMemory() if merge_lora else None
         self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
@@ -149,13 +158,25 @@ class TokenEncoder(nn.Module):
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The transformer's input size in pixels for a patch of height×width pixels."""
-        factor = max(1.0, self.min_input_size / min(height, width))
+        factor = self._factor(height, width)
         patches = (max(1, int(side * factor / self.patch_size + 0.5)) for side in (height, width))
         rows, columns = patches
         return rows * self.patch_size, columns * self.patch_size
 
+    def _factor(self, height: int, width: int) -> float:
+        """By how much a patch is enlarged or, below 1, reduced."""
+        factor = max(1.0, self.min_input_size / min(height, width))
+        if self.max_input_size is not None:
+            factor = min(factor, self.max_input_size / math.sqrt(height * width))
+        return factor
+
     def forward(self, patch: Tensor) -> Tensor:
         images = patch[:, : self.image_channels]
+        if self.memory is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._encode(images)
+        return self.memory.recall(images, self._encode)
+
+    def _encode(self, images: Tensor) -> Tensor:
         height, width = self.input_size(*images.shape[2:])
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
         chunks = torch.split(images, max(1, TOKENS_AT_ONCE // tokens_per_image))
@@ -176,10 +197,13 @@ class TokenEncoder(nn.Module):
             image = self.to_rgb(image)
         height, width = self.input_size(*image.shape[2:])
         if (height, width) != tuple(image.shape[2:]):
-            image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
+            is_reduced = self._factor(*image.shape[2:]) < 1
+            image = F.interpolate(image, size=(height, width), mode="bilinear", antialias=is_reduced)
         # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
         rows, columns = height // self.patch_size, width // self.patch_size
-        patches = self._all_tokens(image)[:, -rows * columns :]
+        own = next(self.vit.parameters()).dtype  # the convolution may be under nnU-Net's autocast
+        with native_precision(image.device):
+            patches = self._all_tokens(image.to(own))[:, -rows * columns :].to(own)
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
     def _all_tokens(self, image: Tensor) -> Any:
@@ -226,7 +250,16 @@ def _to_installed_names(module: TokenEncoder, state: dict[str, Tensor], prefix: 
     if module.lora is not None and not module.has_adapters:
         merge_adapters(weights, module.lora)
     own = module.vit.state_dict()
-    for name, tensor in to_installed(weights, own, module.family).items():
+    installed = to_installed(weights, own, module.family)
+    if module.memory is not None:
+        convolution = {} if module.to_rgb is None else module.to_rgb.state_dict(prefix=f"{prefix}to_rgb.")
+        theirs = {name: state[name] for name in convolution if name in state}
+        if equal_weights(own, installed) and equal_weights(convolution, theirs):
+            module.memory.start_again()
+            installed = own  # they are there
+        else:
+            module.memory.forget()
+    for name, tensor in installed.items():
         state[f"{prefix}vit.{name}"] = tensor
 
 

@@ -16,7 +16,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.guide.shared_pass import Encoded, common_layers, same_input
-from nnunetv2_guidino.guide.slices import between_slices, slice_positions
+from nnunetv2_guidino.guide.slices import between_slices, slice_positions, take_slices
 from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
@@ -75,6 +75,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             config.min_input_size,
             config.lora,
             merge_lora=for_prediction,
+            max_input_size=config.max_input_size,
         )
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
@@ -100,7 +101,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             return self.tokenbook.logits(self.token_encoder(patch))
         depth = patch.shape[2]
         positions = slice_positions(depth, self.slice_stride)
-        slices = patch[:, :, positions].transpose(1, 2)
+        slices = take_slices(patch, self.slice_stride).transpose(1, 2)
         logits = torch.unflatten(self.guide_logits(slices.flatten(0, 1)), 0, slices.shape[:2])
         return between_slices(logits.transpose(1, 2), positions, depth)
 

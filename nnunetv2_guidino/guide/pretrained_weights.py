@@ -30,7 +30,7 @@ from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_r
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
 OPTION = "-pretrained_weights"
 # Like nnU-Net's patch size, these may change from one training to the next; so may the classes that share a guide.
-OF_SIZE = ("min_input_size", "slice_stride")
+OF_SIZE = ("min_input_size", "max_input_size", "slice_stride")
 
 
 class TakesPretrainedWeights(KeepsRecord):

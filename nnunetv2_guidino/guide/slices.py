@@ -12,23 +12,33 @@ def slice_positions(depth: int, stride: int) -> list[int]:
     return [*range(0, depth - 1, stride), depth - 1]
 
 
+def take_slices(volume: Tensor, stride: int) -> Tensor:
+    """The slices of a volume at slice_positions.
+
+    Shape:
+        (B, n, D, H, W) -> (B, n, len(slice_positions(D, stride)), H, W)
+    """
+    return torch.cat([volume[:, :, :-1:stride], volume[:, :, -1:]], dim=2)
+
+
 def between_slices(computed: Tensor, positions: list[int], depth: int) -> Tensor:
     """Logits of guides that are linear along the first axis of volumes between the slices that were computed.
 
     Args:
-        computed: Logits at the slices `positions`, ascending from 0 to depth - 1.
+        computed: Logits at the slices `positions`, as slice_positions returns them.
 
     Shape:
         (B, G, len(positions), h, w) -> (B, G, depth, h, w)
     """
     if len(positions) == depth:
         return computed
+    stride = positions[1] - positions[0]
+    # Computed where it is needed: positions that are copied to a GPU are waited for.
     wanted = torch.arange(depth, device=computed.device)
-    known = torch.tensor(positions, device=computed.device)
-    after = torch.searchsorted(known, wanted).clamp(min=1)
-    before = after - 1
-    share = (wanted - known[before]) / (known[after] - known[before])
-    return _mixture(computed[:, :, before], computed[:, :, after], share[:, None, None])
+    before = (wanted // stride).clamp(max=len(positions) - 2)
+    start = before * stride
+    share = (wanted - start) / ((start + stride).clamp(max=depth - 1) - start)
+    return _mixture(computed[:, :, before], computed[:, :, before + 1], share[:, None, None])
 
 
 def _mixture(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequenc
         hinges = []
         for k, channel in enumerate(channels):
             # Only the few pixels of the band: the margins of all would take as much memory as the logits, per class.
-            at_edge = band[:, k]
+            at_edge = band[:, k].nonzero(as_tuple=True)
             z = margins(channels_last[at_edge].float(), channel, exclusive)
             hinges.append(torch.where(masks[:, k][at_edge], 1 - z, 1 + z).relu().sum())
         return mean_over_gpus(torch.stack(hinges).sum(), band.sum())

@@ -80,9 +80,13 @@ class GuidedLoss(nn.Module):
             return of_all(segmentations[0], targets[0])
         return of_all(segmentations, targets)
 
-    def last_terms(self) -> dict[str, Any]:
-        """The unweighted terms of the last call and the guide's true and false positives and negatives, as NumPy."""
-        return {name: term.cpu().numpy() for name, term in self._last.items()}
+    def last_terms(self) -> dict[str, Tensor]:
+        """The unweighted terms of the last call and the guide's true and false positives and negatives.
+
+        They are scalars on the device, where they are computed while the next step is prepared: to ask for their values
+        is to wait for them.
+        """
+        return self._last
 
 
 def _loaded(name: str) -> Any:

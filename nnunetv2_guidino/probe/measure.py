@@ -147,7 +147,7 @@ def measure(
         replace(config, min_input_size=size)  # refuses what is no size before time is spent on the others
     architecture = read_encoder_config(folder, config.layer)
     for size in sizes:
-        encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size)
+        encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size, max_input_size=size)
         encoder.load_pretrained(folder, config.encoder)
         encoder.to(effort.device)
         with tempfile.TemporaryDirectory() as cache:

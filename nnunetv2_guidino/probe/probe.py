@@ -114,7 +114,7 @@ def probe(
         plans: Name of the plans.
         encoder: Name on the hub, or folder; default: the plans', else GUIDINO_ENCODER.
         layers: From 1; default: all.
-        sizes: Of the encoder's input, in pixels; default: the plans' min_input_size.
+        sizes: Of the encoder's input, sides in pixels of a square of its area; default: the plans' min_input_size.
         seeds: TokenBooks per layer.
         steps: Of each one's training.
         patches: Per case.

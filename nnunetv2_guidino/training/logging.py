@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.progress import prototypes_in_use
+
+Array = npt.NDArray[Any]
 
 
 class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
@@ -30,11 +35,15 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, and each term of the loss."""
-        return {**super().train_step(batch), **self.loss.last_terms()}
+        return {**super().train_step(batch), **self._last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, each term of the loss, and what the guide gets right."""
-        return {**super().validation_step(batch), **self.loss.last_terms()}
+        return {**super().validation_step(batch), **self._last_terms()}
+
+    def _last_terms(self) -> dict[str, list[Tensor]]:
+        """On the device until the epoch ends, so that no step waits for them; nnU-Net collates lists of anything."""
+        return {name: [term] for name, term in self.loss.last_terms().items()}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log each term's mean over the steps of all GPUs."""
@@ -44,22 +53,24 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log each term's mean and the guide's Dice over the steps of all GPUs."""
         super().on_validation_epoch_end(val_outputs)
-        outputs = self._gather(val_outputs)
-        self._log_terms("val", outputs)
-        tp, fp, fn = (sum(int(output[f"guide_{count}"]) for output in outputs) for count in ("tp", "fp", "fn"))
+        values = self._gather(val_outputs)
+        self._log_terms("val", values)
+        tp, fp, fn = (int(values[f"guide_{count}"].sum()) for count in ("tp", "fp", "fn"))
         self.logger.log("guide_dice", dice(tp, fp, fn), self.current_epoch)
 
-    def _gather(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _gather(self, outputs: list[dict[str, Any]]) -> dict[str, Array]:
+        """What `_last_terms` said in the steps of all GPUs."""
+        names = self.loss.last_terms()
+        values = {name: torch.cat([torch.stack(output[name]) for output in outputs]).cpu().numpy() for name in names}
         if not self.is_ddp:
-            return outputs
+            return values
         gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, outputs)
-        return [output for of_one_rank in gathered for output in of_one_rank]
+        dist.all_gather_object(gathered, values)
+        return {name: np.concatenate([of_one_rank[name] for of_one_rank in gathered]) for name in names}
 
-    def _log_terms(self, part: str, outputs: list[dict[str, Any]]) -> None:
+    def _log_terms(self, part: str, values: dict[str, Array]) -> None:
         for term in self.logged_terms:
-            mean = float(np.mean([output[term] for output in outputs]))
-            self.logger.log(f"{part}_{term}", mean, self.current_epoch)
+            self.logger.log(f"{part}_{term}", float(values[term].mean()), self.current_epoch)
 
     def on_epoch_end(self) -> None:
         """Tell both in the training log, with how many prototypes are in use."""

@@ -46,6 +46,12 @@ def test_volumes_need_their_slices():
     assert volume.guide(2) == pytest.approx(image.guide(40))
 
 
+def test_patches_above_the_largest_input_size_cost_no_more_in_the_encoder():
+    at_most, larger = estimated((512, 512), max_input_size=512), estimated((1024, 1024), max_input_size=512)
+    assert larger.encoding_per_slice == at_most.encoding_per_slice
+    assert estimated((1024, 1024), max_input_size=None).encoding_per_slice > 3 * at_most.encoding_per_slice
+
+
 @pytest.mark.parametrize("guide", [{}, {"lora": {}}], ids=["frozen", "LoRA"])
 def test_the_encoder_works_on_a_part_of_the_slices(guide):
     memory = estimated((PART, 256, 256), **guide)

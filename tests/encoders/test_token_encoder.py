@@ -15,8 +15,9 @@ ZSCORE = "ZScoreNormalization"
 RGB_UNIT = "RGBTo01Normalization"
 
 
-def load(folder, layer=None, schemes=(ZSCORE,) * 3, min_input_size=64) -> TokenEncoder:
-    encoder = TokenEncoder(read_encoder_config(folder, layer), layer, schemes, min_input_size)
+def load(folder, layer=None, schemes=(ZSCORE,) * 3, min_input_size=64, max_input_size=None) -> TokenEncoder:
+    architecture = read_encoder_config(folder, layer)
+    encoder = TokenEncoder(architecture, layer, schemes, min_input_size, max_input_size=max_input_size)
     encoder.load_pretrained(folder, "tiny")
     return encoder
 
@@ -163,6 +164,35 @@ def test_input_size(patch, size, minimum, expected, tiny_encoder):
     assert load(tiny_encoder(family), min_input_size=minimum).input_size(*size) == expected
 
 
+@pytest.mark.parametrize(
+    ("patch", "size", "minimum", "maximum", "expected"),
+    [
+        (14, (128, 128), 256, 384, (252, 252)),
+        (16, (256, 256), 256, 384, (256, 256)),
+        (16, (384, 384), 256, 384, (384, 384)),
+        (16, (512, 512), 256, 384, (384, 384)),
+        (16, (512, 768), 256, 384, (320, 464)),  # its area, and nearly its shape
+        (16, (20, 512), 256, 384, (80, 1936)),  # 16 times as many tokens without a limit
+        (16, (1, 4096), 256, 384, (16, 24576)),
+        (16, (512, 512), 512, 384, (512, 512)),  # the larger of the two
+        (16, (512, 768), 512, 384, (416, 624)),
+    ],
+)
+def test_the_largest_input_size(patch, size, minimum, maximum, expected, tiny_encoder):
+    family = "dinov2" if patch == 14 else "dinov3"
+    encoder = load(tiny_encoder(family), min_input_size=minimum, max_input_size=maximum)
+    assert encoder.input_size(*size) == expected
+
+
+def test_below_the_largest_input_size_nothing_changes(tiny_encoder):
+    folder = tiny_encoder("dinov2")
+    capped, uncapped = load(folder, max_input_size=128), load(folder)
+    for size in [(32, 48), (50, 75), (128, 128), (100, 150)]:
+        image = torch.randn(2, 3, *size)
+        assert torch.equal(capped(image), uncapped(image))
+    assert capped(torch.randn(2, 3, 150, 150)).shape == capped(torch.randn(2, 3, 128, 128)).shape
+
+
 def what_the_vit_sees(encoder: TokenEncoder, image: torch.Tensor) -> torch.Tensor:
     seen = []
     encoder.vit.register_forward_pre_hook(
@@ -170,6 +200,12 @@ def what_the_vit_sees(encoder: TokenEncoder, image: torch.Tensor) -> torch.Tenso
     )
     encoder(image)
     return seen[0].detach()
+
+
+def test_reduced_images_are_averaged(tiny_encoder):
+    stripes = (torch.arange(256) // 2 % 2).float().expand(1, 3, 256, 256)
+    seen = what_the_vit_sees(load(tiny_encoder("dinov3"), max_input_size=64), stripes)
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.5), rtol=0, atol=0.1)
 
 
 def test_normalisation_follows_the_plans(tiny_encoder):

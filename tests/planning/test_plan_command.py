@@ -26,6 +26,7 @@ def section(folder: Path, name: str = "New") -> dict[str, object]:
         (["--layer", "4,8"], {"layer": [4, 8]}),
         (["--layer", "last"], {"layer": None}),
         (["--min-input-size", "512"], {"min_input_size": 512}),
+        (["--max-input-size", "512"], {"max_input_size": 512}),
         (["--prototypes", "64"], {"prototypes": 64}),
         (["--similarity", "dot"], {"similarity": "dot"}),
         (["--readout", "affine"], {"readout": "affine"}),

@@ -1,0 +1,80 @@
+"""A GPU computes while Python prepares what comes next, until somebody asks for a number: in a step, only nnU-Net."""
+
+import sys
+from pathlib import Path
+
+import nnunetv2
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+OURS = str(Path(__file__).resolve().parents[2] / "nnunetv2_guidino")
+NNUNET = str(Path(nnunetv2.__file__).parent)
+WAITING = {"cpu", "numpy", "item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
+
+
+def asking_file() -> str:
+    """Ours or nnU-Net's, whichever is nearer."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith((OURS, NNUNET)):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+class Scalars(TorchDispatchMode):
+    """Where numbers are read, whatever asks for them."""
+
+    def __init__(self, found: list[str]):
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.found.append(asking_file())
+        return func(*args, **(kwargs or {}))
+
+
+class Copies(TorchFunctionMode):
+    """Where tensors are brought to the CPU, which the dispatcher does not see if they are there."""
+
+    def __init__(self, found: list[str]):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in WAITING:
+            self.found.append(asking_file())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "patch_size", "guide"),
+    [
+        ("nnUNetTrainerGuiDINO", (32, 48), {}),
+        ("nnUNetTrainerGuiDINOLoRA", (32, 48), {"guides": "classes"}),
+        ("nnUNetTrainerGuiDINO", (8, 32, 48), {"slice_stride": 2}),
+    ],
+)
+def test_no_step_waits_for_more_than_nnunet_s_own(name, patch_size, guide, planned_trainer):
+    trainer = planned_trainer(name, guide=guide, patch_size=patch_size)
+    trainer.initialize()
+    labels = torch.zeros(2, 1, *patch_size)
+    labels[..., 8:24, 12:30] = 1
+    half = (slice(None), slice(None), *[slice(None, None, 2)] * len(patch_size))
+    batch = {"data": torch.randn(2, 3, *patch_size), "target": [labels, labels[half]]}
+    found: list[str] = []
+    with Scalars(found), Copies(found):
+        trained = trainer.train_step(batch)
+        with torch.no_grad():
+            validated = trainer.validation_step(batch)
+    assert any(file.startswith(NNUNET) for file in found)  # they are noticed
+    assert not [file for file in found if file.startswith(OURS)]
+
+    trainer.on_train_epoch_end([trained] * 3)
+    trainer.on_validation_epoch_end([validated] * 3)
+    assert trainer.logger.get_value("train_guide_loss", step=-1) == pytest.approx(float(trained["guide_loss"][0]))
+    assert 0 <= trainer.logger.get_value("guide_dice", step=-1) <= 1
