@@ -13,10 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.cost.encoder import encoder_cost
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
-from nnunetv2_guidino.encoders.source import find_encoder, is_cached
+from nnunetv2_guidino.cost.encoder import encoder_cost, known_architecture
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.guide.slices import slice_positions
 
@@ -82,7 +79,7 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     manager = PlansManager(plans)
     settings = manager.get_configuration(configuration)
     config = GuideConfig.from_plans(plans)
-    architecture = _architecture(config)
+    architecture = known_architecture(config)
     if architecture is None:
         return None
     with torch.device("meta"):
@@ -118,11 +115,3 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
 
 def _slices(patch_size: Sequence[int], stride: int) -> int:
     return len(slice_positions(patch_size[0], stride)) if len(patch_size) == 3 else 1
-
-
-def _architecture(config: GuideConfig) -> dict[str, Any] | None:
-    if config.encoder in KNOWN_ENCODERS:
-        return KNOWN_ENCODERS[config.encoder].architecture
-    if is_cached(config.encoder):
-        return read_encoder_config(find_encoder(config.encoder), config.layer)
-    return None

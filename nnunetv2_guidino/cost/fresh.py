@@ -1,0 +1,99 @@
+"""What a training takes before its first step, and its memory, each time in a process of its own.
+
+    python -m nnunetv2_guidino.cost.fresh PLANS_FILE CONFIGURATION TRAINER DEVICE STEPS
+
+prints it as JSON. Nothing heavy is imported before the clock is started.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2_guidino.errors import GuidinoError
+
+if TYPE_CHECKING:
+    from nnunetv2_guidino.cost.networks import Training
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Of one process.
+
+    Args:
+        import_seconds: To import the trainer with all that nnU-Net needs.
+        construction_seconds: From there to an initialized trainer.
+        peak_bytes: Most that all steps together held at once, beyond the process that had only imported. On a GPU it is
+            torch's own count. None where no step was made, or nothing counts.
+    """
+
+    import_seconds: float
+    construction_seconds: float
+    peak_bytes: int | None
+
+    @property
+    def start_seconds(self) -> float:
+        """Both together."""
+        return self.import_seconds + self.construction_seconds
+
+
+def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
+    """Build a trainer in a process of its own, and make some steps with it.
+
+    Raises:
+        GuidinoError: If the process fails, with the last that it said.
+    """
+    where = [str(training.plans_file), training.configuration, training.trainer, training.device]
+    command = [sys.executable, "-m", __spec__.name, *where, str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it was ended, perhaps for want of memory"])[-1]
+        raise GuidinoError(
+            f"{training.trainer} on {training.plans_file}, in a process of its own "
+            f"(exit code {done.returncode}): {last.removeprefix('nnunetv2-guidino: error: ')}"
+        )
+    return Fresh(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_here(plans_file: str, configuration: str, trainer: str, device: str, steps: str) -> Fresh:
+    """Measure in this process, which must have imported nothing heavy so far."""
+    start = time.perf_counter()
+    from nnunetv2_guidino.training.naming import trainer_class
+
+    trainer_class(trainer)
+    imported = time.perf_counter()
+    from nnunetv2_guidino.cost.networks import Training, build_trainer, dummy_batch
+
+    before = _peak_bytes(device)
+    building = time.perf_counter()
+    built = build_trainer(Training(Path(plans_file), configuration, trainer, device))
+    constructed = time.perf_counter()
+    batch = dummy_batch(built)
+    for _ in range(int(steps)):
+        built.train_step(batch)
+    after = _peak_bytes(device)
+    memory = None if before is None or after is None or steps == "0" else after - before
+    return Fresh(imported - start, constructed - building, memory)
+
+
+def _peak_bytes(device: str) -> int | None:
+    """What this process has held at most so far."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if device == "mps" or not status.exists():
+        return None
+    # getrusage would count what the parent held when it forked
+    peak: Any = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure_here(*sys.argv[1:]))))
