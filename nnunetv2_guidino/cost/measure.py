@@ -33,7 +33,7 @@ MEASURES = {  # with what each is, and its unit
     "start": ("import and construction of a training", "s"),
 }
 STEPS_FOR_MEMORY = 2  # the optimizer has its momentum from the second on
-STARTS = 3
+STARTS = 1
 
 
 class Key(NamedTuple):
@@ -154,7 +154,8 @@ def _actions(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, C
         trainer = build_trainer(training)
         batch, prediction = dummy_batch(trainer), Prediction(trainer)
         actions[Key("step", plans, network)] = partial(trainer.train_step, batch)
-        for name in ("tile", "image", "folds"):
+        # To predict, LoRA is merged, so that the network is the guided one; but each fold has another encoder.
+        for name in ("folds",) if network == LORA else ("tile", "image", "folds"):
             actions[Key(name, plans, network)] = getattr(prediction, name)
         if network == GUIDED:
             encoder = BareEncoder(trainer)

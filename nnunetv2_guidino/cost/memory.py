@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.cost.encoder import encoder_cost, known_architecture
+from nnunetv2_guidino.cost.encoder import Cost, encoder_cost, known_architecture
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.guide.slices import slice_positions
 
@@ -22,9 +22,13 @@ from nnunetv2_guidino.guide.slices import slice_positions
 GB_PER_ELEMENT = {2: 8 / (85e6 * 12), 3: 8 / (560e6 * 2)}
 SMALLEST_BATCH = 2  # nnU-Net's planner's
 ADAM_BYTES = 12  # of each trained parameter: gradient and two moments
-HALF = 0.5  # CUDA trainings run under autocast; the encoder's activations are counted in float32
+# CUDA trainings run under autocast; what it makes smaller is counted in float32.
+HALF = 0.5  # what a block works on
+KEPT = 0.7  # what blocks keep for the backward pass: norms and what they normalize stay in float32
+COPY_BYTES = 2  # of each weight with adapters, which autocast copies and the backward pass needs
 LIVE_TENSORS = 4  # of a block that keeps nothing: its input, its output, and what it is at
-TOKEN_COPIES = 3  # that the TokenBook keeps for its backward pass: the tokens, their projection, and that normalized
+# That the TokenBook keeps for its backward pass, in float32: the tokens, their projection, and that normalized.
+TOKEN_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Memory:
 
     Args:
         network_per_patch: What each patch of a batch adds.
-        guide_fixed: The encoder's weights, and what the optimizer adds to those that are trained.
+        guide_fixed: The weights of encoder and TokenBook, what the optimizer adds to those that are trained, and with
+            LoRA the copies of the others that autocast makes.
         slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
         guide_per_slice: What each of them adds.
         slices_at_once: How many the encoder works on at a time.
@@ -100,17 +105,26 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     channels = len(settings.normalization_schemes)
     cost = encoder_cost(architecture, config.layer, config.min_input_size, (height, width), channels, lora=config.lora)
     # Every slice stays as it entered the encoder: gradients need it once more.
-    slice_bytes = 4 * channels * height * width + HALF * TOKEN_COPIES * cost.token_bytes
+    slice_bytes = 4 * channels * height * width + TOKEN_COPIES * cost.token_bytes
     trained = cost.activation_bytes > 0
-    keeps_all = trained and isinstance(config.layer, list) and len(config.layer) > 1  # see TokenEncoder.forward
+    several = isinstance(config.layer, list) and len(config.layer) > 1
+    # Tokens of earlier layers wait for those of the last; so do all activations then (see TokenEncoder.forward).
+    waiting = cost.token_bytes if several else 0
+    copies = COPY_BYTES * cost.parameters if config.lora else 0
+    book = _tokenbook_parameters(cost, config)
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
-        guide_fixed=(cost.weight_bytes + ADAM_BYTES * cost.trainable) / 2**30,
+        guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
         slices_per_patch=_slices(patch_size, config.slice_stride),
         guide_per_slice=slice_bytes / 2**30,
-        slices_at_once=math.inf if keeps_all else max(1, TOKENS_AT_ONCE // cost.tokens),
-        encoding_per_slice=HALF * (cost.activation_bytes or LIVE_TENSORS * cost.working_bytes) / 2**30,
+        slices_at_once=math.inf if trained and several else max(1, TOKENS_AT_ONCE // cost.tokens),
+        encoding_per_slice=(KEPT * cost.activation_bytes or HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
+
+
+def _tokenbook_parameters(cost: Cost, config: GuideConfig) -> int:
+    width = cost.token_bytes // (4 * cost.tokens)
+    return width * (width + 1 + config.prototypes)
 
 
 def _slices(patch_size: Sequence[int], stride: int) -> int:

@@ -114,7 +114,7 @@ class Prediction:
     """What nnUNetv2_predict does with preprocessed images of one patch each, a random one at each call.
 
     Args:
-        trainer: Whose network and weights are used, with other weights in each fold but for the encoder's.
+        trainer: Whose network and weights are used; in each fold they are others, but for a frozen encoder's.
     """
 
     def __init__(self, trainer: Any):
@@ -161,7 +161,8 @@ class Prediction:
 
 
 def _of_fold(name: str, tensor: Tensor, fold: int) -> Tensor:
-    if name.startswith("token_encoder.") or not tensor.is_floating_point():
+    frozen = name.startswith("token_encoder.vit.") and "lora_" not in name
+    if frozen or not tensor.is_floating_point():
         return tensor.to("cpu", copy=True)
     return tensor.cpu() * (1 + fold / 100)
 

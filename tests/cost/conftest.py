@@ -1,7 +1,6 @@
 """A data set of which nothing is there but plans and dataset.json."""
 
 import json
-from pathlib import Path
 
 import planned
 import pytest
@@ -23,10 +22,6 @@ def planned_dataset(tmp_path, monkeypatch, tiny_encoder):
     folder.mkdir()
     guide = {"encoder": str(tiny_encoder("dinov3")), "min_input_size": 64, "prototypes": 8}
     for name in ("nnUNetPlans", "nnUNetPlansB"):
-        write_plans(folder / f"{name}.json", planned.plans(guide).plans)
+        (folder / f"{name}.json").write_text(json.dumps(planned.plans(guide).plans))
     (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     return folder
-
-
-def write_plans(file: Path, plans: dict) -> None:
-    file.write_text(json.dumps(plans))
