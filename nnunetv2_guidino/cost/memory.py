@@ -11,10 +11,14 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
 
+from nnunetv2_guidino import lists
+from nnunetv2_guidino.architectures.contract import describe, encode
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import Cost, encoder_cost, known_architecture
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
+from nnunetv2_guidino.guide.positions import Position
 from nnunetv2_guidino.guide.slices import slice_positions
 
 # nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of
@@ -25,8 +29,8 @@ ADAM_BYTES = 12  # of each trained parameter: gradient and two moments
 # CUDA trainings run under autocast; what it makes smaller is counted in float32.
 HALF = 0.5  # what a block works on
 KEPT = 0.7  # what blocks keep for the backward pass: norms and what they normalize stay in float32
-COPY_BYTES = 2  # of each weight with adapters, which autocast copies and the backward pass needs
-LIVE_TENSORS = 4  # of a block that keeps nothing: its input, its output, and what it is at
+COPY_BYTES = 2  # of each weight through which gradients pass: autocast's copy is kept too
+LIVE_TENSORS = 4  # of a block at work, besides what it keeps: its input, its output, and what it is at
 # That the TokenBook keeps for its backward pass, in float32: the tokens, their projection, and that normalized.
 TOKEN_COPIES = 3
 
@@ -37,10 +41,11 @@ class Memory:
 
     Args:
         network_per_patch: What each patch of a batch adds.
-        guide_fixed: The weights of encoder and TokenBook, what the optimizer adds to those that are trained, and with
-            LoRA the copies of the others that autocast makes.
+        guide_fixed: The weights of encoder and TokenBook, what the optimizer adds to those that are trained, and the
+            copies that autocast makes of the encoder's where gradients pass through it.
         slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
         guide_per_slice: What each of them adds.
+        gates_per_patch: What the gates add for each patch: every gated feature once more.
         slices_at_once: How many the encoder works on at a time.
         encoding_per_slice: What each of these needs besides.
     """
@@ -49,6 +54,7 @@ class Memory:
     guide_fixed: float
     slices_per_patch: int
     guide_per_slice: float
+    gates_per_patch: float
     slices_at_once: float
     encoding_per_slice: float
 
@@ -56,7 +62,7 @@ class Memory:
         """GB that the guide takes for a batch."""
         slices = batch_size * self.slices_per_patch
         encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
-        return self.guide_fixed + slices * self.guide_per_slice + encoding
+        return self.guide_fixed + batch_size * self.gates_per_patch + slices * self.guide_per_slice + encoding
 
     def total(self, batch_size: int) -> float:
         """GB that a training takes for a batch."""
@@ -87,12 +93,13 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     architecture = known_architecture(config)
     if architecture is None:
         return None
+    inputs = determine_num_input_channels(manager, settings, dataset_json)
     with torch.device("meta"):
         network = get_network_from_plans(
             settings.network_arch_class_name,
             settings.network_arch_init_kwargs,
             settings.network_arch_init_kwargs_req_import,
-            determine_num_input_channels(manager, settings, dataset_json),
+            inputs,
             manager.get_label_manager(dataset_json).num_segmentation_heads,
             allow_init=False,
             deep_supervision=False,  # as the planner counts its reference networks
@@ -110,16 +117,27 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     several = isinstance(config.layer, list) and len(config.layer) > 1
     # Tokens of earlier layers wait for those of the last; so do all activations then (see TokenEncoder.forward).
     waiting = cost.token_bytes if several else 0
-    copies = COPY_BYTES * cost.parameters if config.lora else 0
+    copies = COPY_BYTES * cost.parameters if trained else 0
     book = _tokenbook_parameters(cost, config)
+    patch = torch.empty(1, inputs, *patch_size, device="meta")
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
         guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
         slices_per_patch=_slices(patch_size, config.slice_stride),
         guide_per_slice=slice_bytes / 2**30,
         slices_at_once=math.inf if trained and several else max(1, TOKENS_AT_ONCE // cost.tokens),
-        encoding_per_slice=(KEPT * cost.activation_bytes or HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
+        gates_per_patch=HALF * 4 * _gated_elements(network, config.gate, channels, patch) / 2**30,
+        encoding_per_slice=(KEPT * cost.activation_bytes + HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
+
+
+def _gated_elements(network: nn.Module, gate: str, image_channels: int, patch: Tensor) -> int:
+    """Of the features of one patch on which the guide acts; network and patch are on the meta device."""
+    position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
+    if not position.needs_features:
+        return patch[:, :image_channels].numel()
+    count = len(position.gated_channels(describe(network), image_channels))
+    return sum(feature.numel() for feature in encode(network, patch)[-count:])
 
 
 def _tokenbook_parameters(cost: Cost, config: GuideConfig) -> int:
