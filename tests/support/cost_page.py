@@ -26,6 +26,8 @@ CASES = {
 def tables() -> str:
     """What each case measured, and what became of the targets."""
     found = {name: read_costs(file) for name in CASES if (file := DOCS / "benchmarks" / f"cost_{name}.json").exists()}
+    if not found:
+        return "No case has been measured yet.\n"
     parts = ["### Against the targets", targets({name: costs for name, costs in found.items() if name != "3d"})]
     for name, costs in found.items():
         picture = f"![Bars of each network's time and memory](../benchmarks/cost_{name}.png)"
