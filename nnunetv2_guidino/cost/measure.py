@@ -33,7 +33,7 @@ MEASURES = {  # with what each is, and its unit
     "start": ("import and construction of a training", "s"),
 }
 STEPS_FOR_MEMORY = 2  # the optimizer has its momentum from the second on
-STARTS = 1
+STARTS = 3
 
 
 class Key(NamedTuple):
