@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -74,7 +74,7 @@ def measure_here(plans_file: str, configuration: str, trainer: str, device: str,
     imported = time.perf_counter()
     from nnunetv2_guidino.cost.networks import Training, build_trainer, dummy_batch
 
-    before = _peak_bytes(device)
+    before = _held_bytes(device)
     building = time.perf_counter()
     built = build_trainer(Training(Path(plans_file), configuration, trainer, device))
     constructed = time.perf_counter()
@@ -86,18 +86,32 @@ def measure_here(plans_file: str, configuration: str, trainer: str, device: str,
     return Fresh(imported - start, constructed - building, memory)
 
 
+def _held_bytes(device: str) -> int | None:
+    """What this process holds, but for files that are mapped into it, such as libraries."""
+    if device == "cuda":
+        return 0
+    status = _status(device)
+    return None if status is None else status["RssAnon"]
+
+
 def _peak_bytes(device: str) -> int | None:
-    """What this process has held at most so far."""
+    """Most of it that this process has held so far."""
     if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if device == "mps" or not status.exists():
-        return None
     # getrusage would count what the parent held when it forked
-    peak: Any = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
+    status = _status(device)
+    return None if status is None else status["VmHWM"] - status["RssFile"]
+
+
+def _status(device: str) -> dict[str, int] | None:
+    """Bytes by the names of Linux; None where there are none, or where memory is not the CPU's."""
+    file = Path("/proc/self/status")
+    if device != "cpu" or not file.exists():
+        return None
+    lines = (line.split() for line in file.read_text().splitlines() if line.endswith(" kB"))
+    return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in lines}
 
 
 if __name__ == "__main__":

@@ -57,5 +57,4 @@ def test_guide_takes_what_is_estimated(tmp_path):
             found[network, str(layer)] = (memory.guide(BATCH), peak(file, network) - plain)
     # a fifth, and 20 MB that an allocator may or may not have given back
     wrong = {of: pair for of, pair in found.items() if abs(pair[1] - pair[0]) > 0.2 * pair[1] + 0.02}
-    print(found)
     assert wrong == {}, found
