@@ -25,6 +25,7 @@ SUBCOMMANDS = {  # each is a module of that name in commands/
     "compare": "compare evaluated methods: tables, differences, significance",
     "doctor": "check the installation and say what to do about what is wrong",
     "encoder": "list, fetch, check and probe encoders; export LoRA adapters",
+    "cost": "measure what a guide costs on your own plans and device",
     "plan": "derive plans for an experiment with the guide, or show a guide",
     "evaluate": "score predictions: Dice, IoU, HD95, NSD, precision, recall",
     "guide": "show the guide of a trained model on images, and score it",

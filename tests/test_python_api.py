@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python_api.
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 # What each subcommand does, as a function.
 FUNCTIONS = {
-    "benchmark": "benchmark",
+    "benchmark": "benchmark", "cost": "measure",
     "convert": "convert", "demo": "demo", "compare": "compare", "doctor": "examine", "encoder": "probe", "plan": "plan",
     "evaluate": "evaluate", "guide": "guide",
 }  # fmt: skip

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_guidino.config import LoRA
-from nnunetv2_guidino.encoders.architecture import Layer
+from nnunetv2_guidino.config import GuideConfig, LoRA
+from nnunetv2_guidino.encoders.architecture import Layer, read_encoder_config
 from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS, align
+from nnunetv2_guidino.encoders.source import find_encoder, is_cached
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -40,6 +41,15 @@ class Cost:
     token_bytes: int
     activation_bytes: int
     working_bytes: int
+
+
+def known_architecture(config: GuideConfig) -> dict[str, Any] | None:
+    """Of the guide's encoder; None for one that is neither known nor on this machine."""
+    if config.encoder in KNOWN_ENCODERS:
+        return KNOWN_ENCODERS[config.encoder].architecture
+    if is_cached(config.encoder):
+        return read_encoder_config(find_encoder(config.encoder), config.layer)
+    return None
 
 
 def encoder_cost(

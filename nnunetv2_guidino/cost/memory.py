@@ -11,13 +11,14 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
 
+from nnunetv2_guidino import lists
+from nnunetv2_guidino.architectures.contract import describe, encode
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.cost.encoder import encoder_cost
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
-from nnunetv2_guidino.encoders.source import find_encoder, is_cached
+from nnunetv2_guidino.cost.encoder import Cost, encoder_cost, known_architecture
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
+from nnunetv2_guidino.guide.positions import Position
 from nnunetv2_guidino.guide.slices import slice_positions
 
 # nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of
@@ -25,9 +26,13 @@ from nnunetv2_guidino.guide.slices import slice_positions
 GB_PER_ELEMENT = {2: 8 / (85e6 * 12), 3: 8 / (560e6 * 2)}
 SMALLEST_BATCH = 2  # nnU-Net's planner's
 ADAM_BYTES = 12  # of each trained parameter: gradient and two moments
-HALF = 0.5  # CUDA trainings run under autocast; the encoder's activations are counted in float32
-LIVE_TENSORS = 4  # of a block that keeps nothing: its input, its output, and what it is at
-TOKEN_COPIES = 3  # that the TokenBook keeps for its backward pass: the tokens, their projection, and that normalized
+# CUDA trainings run under autocast; what it makes smaller is counted in float32.
+HALF = 0.5  # what a block works on
+KEPT = 0.7  # what blocks keep for the backward pass: norms and what they normalize stay in float32
+COPY_BYTES = 2  # of each weight through which gradients pass: autocast's copy is kept too
+LIVE_TENSORS = 4  # of a block at work, besides what it keeps: its input, its output, and what it is at
+# That the TokenBook keeps for its backward pass, in float32: the tokens, their projection, and that normalized.
+TOKEN_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,11 @@ class Memory:
 
     Args:
         network_per_patch: What each patch of a batch adds.
-        guide_fixed: The encoder's weights, and what the optimizer adds to those that are trained.
+        guide_fixed: The weights of encoder and TokenBook, what the optimizer adds to those that are trained, and the
+            copies that autocast makes of the encoder's where gradients pass through it.
         slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
         guide_per_slice: What each of them adds.
+        gates_per_patch: What the gates add for each patch: every gated feature once more.
         slices_at_once: How many the encoder works on at a time.
         encoding_per_slice: What each of these needs besides.
     """
@@ -47,6 +54,7 @@ class Memory:
     guide_fixed: float
     slices_per_patch: int
     guide_per_slice: float
+    gates_per_patch: float
     slices_at_once: float
     encoding_per_slice: float
 
@@ -54,7 +62,7 @@ class Memory:
         """GB that the guide takes for a batch."""
         slices = batch_size * self.slices_per_patch
         encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
-        return self.guide_fixed + slices * self.guide_per_slice + encoding
+        return self.guide_fixed + batch_size * self.gates_per_patch + slices * self.guide_per_slice + encoding
 
     def total(self, batch_size: int) -> float:
         """GB that a training takes for a batch."""
@@ -82,15 +90,16 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     manager = PlansManager(plans)
     settings = manager.get_configuration(configuration)
     config = GuideConfig.from_plans(plans)
-    architecture = _architecture(config)
+    architecture = known_architecture(config)
     if architecture is None:
         return None
+    inputs = determine_num_input_channels(manager, settings, dataset_json)
     with torch.device("meta"):
         network = get_network_from_plans(
             settings.network_arch_class_name,
             settings.network_arch_init_kwargs,
             settings.network_arch_init_kwargs_req_import,
-            determine_num_input_channels(manager, settings, dataset_json),
+            inputs,
             manager.get_label_manager(dataset_json).num_segmentation_heads,
             allow_init=False,
             deep_supervision=False,  # as the planner counts its reference networks
@@ -111,26 +120,38 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
         max_input_size=config.max_input_size,
     )
     # Every slice stays as it entered the encoder: gradients need it once more.
-    slice_bytes = 4 * channels * height * width + HALF * TOKEN_COPIES * cost.token_bytes
+    slice_bytes = 4 * channels * height * width + TOKEN_COPIES * cost.token_bytes
     trained = cost.activation_bytes > 0
-    keeps_all = trained and isinstance(config.layer, list) and len(config.layer) > 1  # see TokenEncoder.forward
+    several = isinstance(config.layer, list) and len(config.layer) > 1
+    # Tokens of earlier layers wait for those of the last; so do all activations then (see TokenEncoder.forward).
+    waiting = cost.token_bytes if several else 0
+    copies = COPY_BYTES * cost.parameters if trained else 0
+    book = _tokenbook_parameters(cost, config)
+    patch = torch.empty(1, inputs, *patch_size, device="meta")
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
-        guide_fixed=(cost.weight_bytes + ADAM_BYTES * cost.trainable) / 2**30,
+        guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
         slices_per_patch=_slices(patch_size, config.slice_stride),
         guide_per_slice=slice_bytes / 2**30,
-        slices_at_once=math.inf if keeps_all else max(1, TOKENS_AT_ONCE // cost.tokens),
-        encoding_per_slice=HALF * (cost.activation_bytes or LIVE_TENSORS * cost.working_bytes) / 2**30,
+        slices_at_once=math.inf if trained and several else max(1, TOKENS_AT_ONCE // cost.tokens),
+        gates_per_patch=HALF * 4 * _gated_elements(network, config.gate, channels, patch) / 2**30,
+        encoding_per_slice=(KEPT * cost.activation_bytes + HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
+
+
+def _gated_elements(network: nn.Module, gate: str, image_channels: int, patch: Tensor) -> int:
+    """Of the features of one patch on which the guide acts; network and patch are on the meta device."""
+    position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
+    if not position.needs_features:
+        return patch[:, :image_channels].numel()
+    count = len(position.gated_channels(describe(network), image_channels))
+    return sum(feature.numel() for feature in encode(network, patch)[-count:])
+
+
+def _tokenbook_parameters(cost: Cost, config: GuideConfig) -> int:
+    width = cost.token_bytes // (4 * cost.tokens)
+    return width * (width + 1 + config.prototypes)
 
 
 def _slices(patch_size: Sequence[int], stride: int) -> int:
     return len(slice_positions(patch_size[0], stride)) if len(patch_size) == 3 else 1
-
-
-def _architecture(config: GuideConfig) -> dict[str, Any] | None:
-    if config.encoder in KNOWN_ENCODERS:
-        return KNOWN_ENCODERS[config.encoder].architecture
-    if is_cached(config.encoder):
-        return read_encoder_config(find_encoder(config.encoder), config.layer)
-    return None

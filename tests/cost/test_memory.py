@@ -25,7 +25,7 @@ def estimated(patch_size: tuple[int, ...], cascade: bool = False, **guide: objec
         plans["configurations"][configuration := "3d_cascade_fullres"] = inherited
     memory = estimate(plans, configuration, DATASET)
     assert memory is not None
-    return memory
+    return replace(memory, gates_per_patch=0.0)  # see test_gates_keep_each_gated_feature_once_more
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -65,6 +65,13 @@ def test_gradients_through_several_layers_keep_all_activations():
     frozen, adapted = (estimated((PART, 256, 256), layer=[6, 12], lora=lora) for lora in (None, {}))
     assert frozen.guide(2) - frozen.guide(1) == pytest.approx(PART * frozen.guide_per_slice)
     assert adapted.guide(2) - adapted.guide(1) > 0.9 * (adapted.guide(1) - adapted.guide_fixed)
+
+
+@pytest.mark.parametrize(("gate", "elements"), [("skips", 7), ("bottleneck", 1), ("input", 3)])
+def test_gates_keep_each_gated_feature_once_more(gate, elements):
+    """Features of 4, 8 and 16 channels, at all, a quarter and a sixteenth of the pixels."""
+    plans = planned.plans({"encoder": ENCODER, "gate": gate}, patch_size=(32, 48)).plans
+    assert estimate(plans, "2d", DATASET).gates_per_patch == 2 * elements * 32 * 48 / 2**30
 
 
 def test_a_cascade_needs_what_its_full_resolution_needs():
