@@ -155,7 +155,7 @@ class GuideConfig:
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
         if section.keys() >= _SETTINGS_OF_0_1_0 and "gating" not in section:
-            section["gating"] = "product"
+            section |= {"gating": "product", "lambda_guide_dice": 0}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 

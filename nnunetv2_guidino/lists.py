@@ -61,6 +61,8 @@ class LossTerm(Entry):
 GATINGS: dict[str, Entry] = {
     "residual": Entry("nnunetv2_guidino.guide.gates:Residual", "feature · (1 + guide)"),
     "product": Entry("nnunetv2_guidino.guide.gates:Product", "feature · guide, as in the paper"),
+    "blend": Entry("nnunetv2_guidino.guide.gates:Blend", "feature · (1 - s + s · guide)"),
+    "film": Entry("nnunetv2_guidino.guide.gates:FiLM", "blend + bias · guide"),
 }
 
 # Which features it acts on ("gate"): subclasses of guide.positions.Position.
@@ -74,6 +76,9 @@ GATES: dict[str, Entry] = {
 LOSS_TERMS: dict[str, LossTerm] = {
     "guide": LossTerm(
         "nnunetv2_guidino.losses.guide:guide_term", "the guide's binary cross-entropy", weight=1.0, label="guide loss"
+    ),
+    "guide_dice": LossTerm(
+        "nnunetv2_guidino.losses.guide:guide_dice_term", "the guide's Dice loss", weight=1.0, label="guide's Dice loss"
     ),
     "boundary": LossTerm(
         "nnunetv2_guidino.losses.boundary:boundary_term", "the boundary's hinge", weight=0.1, label="boundary loss"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.guide.resizing import area_average, interpolate
@@ -66,3 +67,30 @@ class Residual(Gate):
 
     def factor(self, guide: Tensor) -> Tensor:
         return 1 + guide
+
+
+class Blend(Gate):
+    """feature · (1 - s + s · guide), between identity and product, where each channel learns its s from ½ on."""
+
+    needs_channels = True
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.logit = nn.Parameter(torch.zeros(channels))
+
+    def factor(self, guide: Tensor) -> Tensor:
+        share = self.logit.sigmoid().reshape(-1, *[1] * (guide.ndim - 2))
+        return 1 - share + share * guide
+
+
+class FiLM(Blend):
+    """Blend, and a bias."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, feature: Tensor, guide: Tensor) -> Tensor:
+        guide = guide_at(guide, feature.shape[2:])
+        bias = self.bias.reshape(-1, *[1] * (guide.ndim - 2))
+        return feature * self.factor(guide).to(feature.dtype) + (bias * guide).to(feature.dtype)
