@@ -86,10 +86,12 @@ class GuideConfig:
         slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
         gate: Which features the guide acts on, of lists.GATES: "skips" (every skip and the bottleneck), "bottleneck"
             (the paper's GuiDINO-U), "input" (GuiDINO-W).
-        gating: How it acts on them, of lists.GATINGS: "residual", feature · (1 + guide), "product", feature · guide.
+        gating: How it acts on them, of lists.GATINGS: "blend", feature · (1 - s + s · guide) with a learned s for each
+            channel, "residual", feature · (1 + guide), "product", feature · guide.
         lambdas: λ of each term of the loss in lists.LOSS_TERMS (equation 2), by name; 0 switches it off, and one not
-            named has its default: "guide", the guide's binary cross-entropy (equation 3), and "boundary", the
-            boundary's hinge loss (section 3.2, without an equation). In plans they are keys of their own, lambda_NAME.
+            named has its default: "guide", the guide's binary cross-entropy (equation 3), "guide_dice", its Dice loss,
+            and "boundary", the boundary's hinge loss (section 3.2, without an equation). In plans they are keys of
+            their own, lambda_NAME.
         lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
         encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
             network can be rebuilt without hub and weights.
@@ -111,7 +113,7 @@ class GuideConfig:
     guides: str = "foreground"
     slice_stride: int = 1
     gate: str = "skips"
-    gating: str = "residual"
+    gating: str = "blend"
     lambdas: dict[str, float] = field(default_factory=default_lambdas)
     lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
@@ -150,8 +152,8 @@ class GuideConfig:
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
         """Read the section "guidino"; what it does not name takes its default.
 
-        A section as version 0.1.0 wrote it, complete but without `gating` and `max_input_size`, keeps what that version
-        did: the product, and inputs of any size.
+        A section as version 0.1.0 wrote it, complete but without `gating`, `lambda_guide_dice` and `max_input_size`,
+        keeps what that version did: the product, the cross-entropy alone, and inputs of any size.
 
         Raises:
             GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
@@ -161,7 +163,7 @@ class GuideConfig:
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
         if section.keys() >= _SETTINGS_OF_0_1_0:
-            section = {"gating": "product", "max_input_size": None, **section}
+            section = {"gating": "product", "lambda_guide_dice": 0, "max_input_size": None, **section}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 

@@ -59,6 +59,7 @@ class LossTerm(Entry):
 
 # How the guide acts on a feature ("gating"): subclasses of guide.gates.Gate.
 GATINGS: dict[str, Entry] = {
+    "blend": Entry("nnunetv2_guidino.guide.gates:Blend", "feature · (1 - s + s · guide), s learned per channel"),
     "residual": Entry("nnunetv2_guidino.guide.gates:Residual", "feature · (1 + guide)"),
     "product": Entry("nnunetv2_guidino.guide.gates:Product", "feature · guide, as in the paper"),
 }
@@ -74,6 +75,9 @@ GATES: dict[str, Entry] = {
 LOSS_TERMS: dict[str, LossTerm] = {
     "guide": LossTerm(
         "nnunetv2_guidino.losses.guide:guide_term", "the guide's binary cross-entropy", weight=1.0, label="guide loss"
+    ),
+    "guide_dice": LossTerm(
+        "nnunetv2_guidino.losses.guide:guide_dice_term", "the guide's Dice loss", weight=1.0, label="guide's Dice loss"
     ),
     "boundary": LossTerm(
         "nnunetv2_guidino.losses.boundary:boundary_term", "the boundary's hinge", weight=0.1, label="boundary loss"

@@ -9,9 +9,9 @@ from nnunetv2_guidino.errors import GuidinoError
 def test_defaults_are_the_paper_s_encoder_and_the_measured_gate():
     config = GuideConfig.from_plans({})
     assert (config.encoder, config.layer, config.prototypes) == (DEFAULT_ENCODER, None, 256)
-    assert (config.gate, config.gating) == ("skips", "residual")
+    assert (config.gate, config.gating) == ("skips", "blend")
     assert (config.readout, config.similarity) == ("logistic", "cosine")
-    assert config.lambdas == {"guide": 1.0, "boundary": 0.1}
+    assert config.lambdas == {"guide": 1.0, "guide_dice": 1.0, "boundary": 0.1}
 
 
 def test_environment_fills_in_only_where_the_plans_name_no_encoder(monkeypatch):
@@ -46,7 +46,7 @@ def test_sections_of_version_0_1_0_keep_their_gating():
     section = GuideConfig(encoder="a/b").to_plans()
     del section["gating"]
     assert GuideConfig.from_plans({"guidino": section}).gating == "product"
-    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "residual"
+    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "blend"
 
 
 def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_its_keys():
@@ -68,7 +68,7 @@ def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_it
         ({"readout": 3}, "guidino.readout is 3, of type int; expected str"),
         ({"layer": "11"}, "guidino.layer is '11', of type str; expected int or list or null"),
         ({"gate": "skip"}, "did you mean skips"),
-        ({"gating": "x"}, "guidino.gating is 'x'; expected one of residual, product$"),
+        ({"gating": "x"}, "guidino.gating is 'x'; expected one of blend, residual, product$"),
         ({"lambda_gide": 1}, "guidino.lambda_gide in the plans is unknown; did you mean lambda_guide"),
         ({"lambdas": {"guide": 1}}, "guidino.lambdas in the plans is unknown"),
         ({"lambda_guide": "1"}, "guidino.lambda_guide is '1', of type str; expected float"),
@@ -111,9 +111,10 @@ def test_bad_settings_are_refused_by_name(section, message):
 
 
 def test_terms_that_are_not_named_have_their_defaults():
-    assert GuideConfig(lambdas={"boundary": 0}).lambdas == {"guide": 1.0, "boundary": 0}
-    assert GuideConfig.from_plans({"guidino": {"lambda_guide": 2}}).lambdas == {"guide": 2, "boundary": 0.1}
+    assert GuideConfig(lambdas={"boundary": 0}).lambdas == {"guide": 1.0, "guide_dice": 1.0, "boundary": 0}
+    lambdas = GuideConfig.from_plans({"guidino": {"lambda_guide": 2}}).lambdas
+    assert lambdas == {"guide": 2, "guide_dice": 1.0, "boundary": 0.1}
     with pytest.raises(
-        GuidinoError, match="guidino.lambdas is 'gide'; expected one of guide, boundary; did you mean gui"
+        GuidinoError, match="guidino.lambdas is 'gide'; expected one of guide, guide_dice, boundary; did you mean gui"
     ):
         GuideConfig(lambdas={"gide": 1.0})

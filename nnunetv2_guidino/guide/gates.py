@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.guide.resizing import area_average, interpolate
@@ -66,3 +67,20 @@ class Residual(Gate):
 
     def factor(self, guide: Tensor) -> Tensor:
         return 1 + guide
+
+
+class Blend(Gate):
+    """feature · (1 - s + s · guide): between the identity and the product, with an s that each channel learns from ½.
+
+    Where a guide has not found anything yet, features pass at half their size; once it has, channels may close.
+    """
+
+    needs_channels = True
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.logits = nn.Parameter(torch.zeros(channels))
+
+    def factor(self, guide: Tensor) -> Tensor:
+        share = self.logits.sigmoid().reshape(-1, *[1] * (guide.ndim - 2))
+        return 1 - share + share * guide

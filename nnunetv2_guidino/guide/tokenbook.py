@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nnunetv2_guidino.guide.precision import without_autocast
 
+START_OFFSET = -2.0  # a guide of 0.12: most tokens are background
 AFFINE_EDGE = 1e-6  # of ½ ± ½·s: below, its logarithm goes on as a straight line
 
 
@@ -42,7 +43,7 @@ class TokenBook(nn.Module):
     several guides share; each has its own prototypes, α and read-out.
 
     Read-outs:
-        logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start 0). The mean of K random unit prototypes has a
+        logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start -2). The mean of K random unit prototypes has a
             norm near 1/√K, so s starts that small, and τ brings its logit back to the order of one.
         affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD it stays flat for hundreds of steps.
 
@@ -71,7 +72,7 @@ class TokenBook(nn.Module):
         self.weight_logits = nn.Parameter(torch.zeros(guides, prototypes))
         if readout == "logistic":
             self.scale = nn.Parameter(torch.full((guides, 1, 1), 10 * math.sqrt(prototypes)))
-            self.offset = nn.Parameter(torch.zeros(guides, 1, 1))
+            self.offset = nn.Parameter(torch.full((guides, 1, 1), START_OFFSET))
 
     @property
     def weights(self) -> Tensor:

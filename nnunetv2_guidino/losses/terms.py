@@ -49,3 +49,12 @@ def mean_over_gpus(total: Tensor, count: Tensor) -> Tensor:
         dist.all_reduce(count)
         count /= dist.get_world_size()
     return total / torch.where(count > 0, count, 1)
+
+
+def sum_over_gpus(total: Tensor) -> Tensor:
+    """The sum over all GPUs, with a gradient such that DistributedDataParallel's mean is that of the whole batch."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return total
+    of_all = total.detach().clone()
+    dist.all_reduce(of_all)
+    return of_all + dist.get_world_size() * (total - total.detach())

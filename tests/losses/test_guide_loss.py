@@ -1,4 +1,4 @@
-"""The guide's loss (equation 3) and counts."""
+"""The guide's losses (equation 3 and Dice) and counts."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from guided_batches import blobs, everywhere, masks_of
 
 from nnunetv2_guidino.guide.tokenbook import AFFINE_EDGE, TokenBook, affine_logits
-from nnunetv2_guidino.losses.guide import guide_counts, guide_loss
+from nnunetv2_guidino.losses.guide import SMOOTH, guide_counts, guide_dice_loss, guide_loss
 from nnunetv2_guidino.losses.target import Annotation
 
 
@@ -27,6 +27,33 @@ def test_guide_loss_is_the_mean_over_valid_pixels_of_equation_3(tokens, ignored)
     expected = losses[np.broadcast_to(valid, losses.shape)].mean()
     ours = guide_loss(torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
     assert ours.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("tokens", [(4, 5), (6, 4, 5)])
+def test_guide_dice_loss_is_that_of_all_valid_pixels_of_the_batch(tokens, ignored):
+    rng = np.random.default_rng(0)
+    repeats = (8, 8) if len(tokens) == 2 else (1, 8, 8)
+    guide = rng.uniform(0.01, 0.99, (3, 2, *tokens))
+    masks = masks_of(blobs(3, 2, *[t * r for t, r in zip(tokens, repeats, strict=True)]), 1, 2)
+    valid = rng.random((3, 1, *masks.shape[2:])) > 0.7 if ignored else np.ones((3, 1, *masks.shape[2:]), bool)
+    at_pixels, truth = np.kron(guide, np.ones((1, 1, *repeats))) * valid, masks.numpy() & valid
+    of_all = (0, *range(2, masks.ndim))
+    smooth = SMOOTH * 64  # a token has so many pixels
+    overlap, size = (at_pixels * truth).sum(of_all), (at_pixels + truth).sum(of_all)
+    ours = guide_dice_loss(torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
+    assert ours.item() == pytest.approx(1 - ((2 * overlap + smooth) / (size + smooth)).mean(), rel=1e-5)
+
+
+def test_guide_dice_loss_without_foreground_is_the_less_the_less_of_a_guide_there_is():
+    nothing = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    logits = [torch.full((2, 1, 2, 2), value, requires_grad=True) for value in (-200.0, -5.0, 0.0, 200.0)]
+    losses = [guide_dice_loss(of_guide, nothing, everywhere(nothing)) for of_guide in logits]
+    assert losses == sorted(losses)
+    assert losses[0] == 0
+    for of_guide, loss in zip(logits, losses, strict=True):
+        loss.backward()
+        assert of_guide.grad.isfinite().all()
 
 
 def test_guide_counts_at_full_resolution():

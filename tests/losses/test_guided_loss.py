@@ -89,7 +89,7 @@ def test_every_term_of_the_list_can_be_switched_on_alone():
 
 def test_an_unknown_term_is_named():
     with pytest.raises(
-        GuidinoError, match="the loss term is 'gide'; expected one of guide, boundary; did you mean gui"
+        GuidinoError, match="the loss term is 'gide'; expected one of guide, guide_dice, boundary; did you mean gui"
     ):
         GuidedLoss(SumOfOutputs(), WITH_IGNORE, {"gide": 1.0})
 
