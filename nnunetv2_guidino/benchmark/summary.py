@@ -38,7 +38,10 @@ def summarize(comparison: pd.DataFrame, beside: pd.DataFrame, guides: pd.DataFra
     classes = comparison[comparison["class"] != FOREGROUND].groupby("dataset")["class"].unique()
     only = {dataset: names[0] for dataset, names in classes.items() if len(names) == 1}
     comparison = comparison[comparison["class"] != comparison["dataset"].map(only)]
-    table = comparison.pivot(index=ROW, columns="metric", values=["runs", "cases", *SCORES])
+    values = ["runs", "cases", *SCORES]
+    comparison = comparison.reindex(columns=[*ROW, "metric", *values])  # one method alone has no differences
+    comparison[values] = comparison[values].astype(float)
+    table = comparison.pivot(index=ROW, columns="metric", values=values)
     summary = pd.DataFrame({"trainings": table["runs"]["dice"], "cases": table["cases"]["dice"]})
     for metric in METRICS:
         for column, ending in SCORES.items():

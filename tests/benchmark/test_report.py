@@ -89,6 +89,16 @@ def test_the_summary_has_a_row_for_each_method_of_a_data_set_with_one_class():
     assert plain[["guide_dice", "dice_difference"]].isna().all()
 
 
+def test_the_summary_of_one_method_alone_has_no_differences():
+    made = results()
+    plain = made.comparison[made.comparison["method"] == "plain"]
+    plain = plain.drop(columns=["cases", "difference", "ci_low", "ci_high"], errors="ignore")
+    summary = summarize(plain, pd.DataFrame(), pd.DataFrame(), made.runs)
+    assert set(summary["method"]) == {"plain"}
+    assert summary["dice"].notna().all()
+    assert summary[["dice_difference", "dice_difference_low"]].isna().all(axis=None)
+
+
 def test_a_benchmark_without_guides_or_comparison_has_a_report():
     made = results()
     nothing = pd.DataFrame()
