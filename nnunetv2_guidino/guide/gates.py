@@ -44,7 +44,7 @@ class Gate(nn.Module):
         self.channels = channels
 
     def forward(self, feature: Tensor, guide: Tensor) -> Tensor:
-        return feature * self.factor(guide_at(guide, feature.shape[2:])).to(feature.dtype)
+        return feature * self.factor(guide_at(guide, feature.shape[2:]).to(feature.dtype))
 
     def factor(self, guide: Tensor) -> Tensor:
         """What the feature is multiplied by.
@@ -82,5 +82,5 @@ class Blend(Gate):
         self.logits = nn.Parameter(torch.zeros(channels))
 
     def factor(self, guide: Tensor) -> Tensor:
-        share = self.logits.sigmoid().reshape(-1, *[1] * (guide.ndim - 2))
-        return 1 - share + share * guide
+        share = self.logits.sigmoid().to(guide.dtype).reshape(-1, *[1] * (guide.ndim - 2))
+        return torch.addcmul(1 - share, share, guide)  # one tensor of the feature's size, where 1 - s + s · g makes two
