@@ -19,8 +19,8 @@ def has_bfloat16(device: torch.device) -> bool:
 def native_precision(device: torch.device) -> AbstractContextManager[object]:
     """Matrices are multiplied in bfloat16 or in float32 (see has_bfloat16), never in autocast's float16.
 
-    nnU-Net's autocast on GPUs is in float16, which ends at 65504: the residual stream of large DINOv3 goes beyond. bfloat16 has
-    float32's range. Norms, the residual stream and all parameters stay in float32.
+    nnU-Net's autocast on GPUs is in float16, which ends at 65504: the residual stream of large DINOv3 goes beyond.
+    bfloat16 has float32's range. Norms, the residual stream and all parameters stay in float32.
     """
     if device.type not in ("cpu", "cuda"):
         return nullcontext()
