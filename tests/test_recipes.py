@@ -140,8 +140,8 @@ def test_a_term_of_the_loss(module, planned_trainer, monkeypatch):
     trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"lambda_sparse": 0.5})
     logged = one_step(trainer, (32, 48))
     assert 0 < logged["train_sparse_loss"] < 1
-    terms = {name: logged[f"val_{name}_loss"] for name in ("seg", "guide", "boundary", "sparse")}
-    expected = terms["seg"] + terms["guide"] + 0.1 * terms["boundary"] + 0.5 * terms["sparse"]
+    terms = {name: logged[f"val_{name}_loss"] for name in ("seg", "guide", "guide_dice", "boundary", "sparse")}
+    expected = terms["seg"] + terms["guide"] + terms["guide_dice"] + 0.1 * terms["boundary"] + 0.5 * terms["sparse"]
     assert logged["val_losses"] == pytest.approx(expected, rel=1e-5)
     assert trainer.plans_manager.plans["guidino"]["lambda_sparse"] == 0.5
     predicts_as_it_was_trained(trainer, (32, 48))
@@ -154,8 +154,9 @@ def test_an_architecture(gate, module, planned_trainer, monkeypatch):
     trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": gate}, architecture="tiny")
     logged = one_step(trainer, (32, 48))
     # Its one output has all the weight.
-    terms = {name: logged[f"val_{name}_loss"] for name in ("seg", "guide", "boundary")}
-    assert logged["val_losses"] == pytest.approx(terms["seg"] + terms["guide"] + 0.1 * terms["boundary"], rel=1e-5)
+    terms = {name: logged[f"val_{name}_loss"] for name in ("seg", "guide", "guide_dice", "boundary")}
+    expected = terms["seg"] + terms["guide"] + terms["guide_dice"] + 0.1 * terms["boundary"]
+    assert logged["val_losses"] == pytest.approx(expected, rel=1e-5)
     assert trainer.loss.segmentation_loss.weight_factors == (1.0, 0.0)
     predicts_as_it_was_trained(trainer, (32, 48))
 
