@@ -10,7 +10,11 @@ from torch import nn
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, prototypes_in_use, reported, stages
 
 PATCH = (32, 48)
-HISTORY = {f"{part}_{term}_loss": [1.0, 0.5] for part in ("train", "val") for term in ("seg", "guide", "boundary")} | {
+HISTORY = {
+    f"{part}_{term}_loss": [1.0, 0.5]
+    for part in ("train", "val")
+    for term in ("seg", "guide", "guide_dice", "boundary")
+} | {
     "guide_dice": [float("nan"), 0.4],
     "mean_fg_dice": [0.1, 0.5],
     "prototypes_in_use": [8.0, 7.5],
