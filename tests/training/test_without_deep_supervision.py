@@ -84,7 +84,7 @@ def test_it_trains_and_validates(settings, made, trainer):
 
 
 def test_nnunet_s_own_loss_sees_the_segmentation_as_it_would_without_us(trainer):
-    trainer = trainer(guide={"lambda_guide": 0.0, "lambda_boundary": 0.0})
+    trainer = trainer(guide={"lambda_guide": 0.0, "lambda_guide_dice": 0.0, "lambda_boundary": 0.0})
     made = batch(2)
     with torch.no_grad():
         segmentation, _ = trainer.network(made["data"])
