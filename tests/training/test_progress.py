@@ -203,7 +203,7 @@ def test_a_training_whose_pictures_fail_goes_on(planned_trainer, monkeypatch):
     trainer.validation_dataset = Preprocessed({})
     trainer.on_train_start()
     assert "guide_progress.png could not be brought up to date" in log[-1]
-    for name in ("train_seg_loss", "train_guide_loss", "train_boundary_loss", "guide_dice"):
+    for name in ("train_seg_loss", "train_guide_loss", "train_guide_dice_loss", "train_boundary_loss", "guide_dice"):
         trainer.logger.log(name, 0.5, 0)
         trainer.logger.log(name.replace("train", "val"), 0.5, 0)
     trainer.on_epoch_end()
