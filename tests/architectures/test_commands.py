@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,16 +33,8 @@ def settings_of(name: str, folder: Path) -> dict:
 def run(workspace: Workspace, commands: list[list], **environment: str) -> str:
     file = workspace.root / "commands.json"
     file.write_text(json.dumps([[str(word) for word in command] for command in commands]))
-    done = subprocess.run(
-        [sys.executable, str(SUPPORT / "several_commands.py"), str(file)],
-        env={**workspace.environment, "nnUNet_n_proc_DA": "0", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
-    return done.stdout
+    several = SUPPORT / "several_commands.py"
+    return workspace.run(Path(sys.executable).name, several, file, nnUNet_n_proc_DA="0", **environment)
 
 
 def archive(folder: Path, trainer: str, name: str) -> Path:
