@@ -126,6 +126,11 @@ class Architecture(nn.Module):
         self.register_load_state_dict_post_hook(_has_all_weights)  # type: ignore[no-untyped-call]
 
     @classmethod
+    def lives_in(cls) -> str:
+        """Its dimensions in words, for messages."""
+        return " and ".join(f"{count}D" for count in cls.dimensions)
+
+    @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
         """The arch_kwargs that plans get, given the planned configuration: `strides` always, and what else it needs.
 

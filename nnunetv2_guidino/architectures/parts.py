@@ -77,10 +77,10 @@ def check_dimensions(architecture: type[Architecture], strides: Sequence[Sequenc
     """
     dimensions = len(strides[0])
     if dimensions not in architecture.dimensions:
-        lives_in = " and ".join(f"{count}D" for count in architecture.dimensions)
         raise GuidinoError(
-            f"{architecture.__name__} is a network for {lives_in}, but architecture.arch_kwargs.strides in the plans "
-            f"has {dimensions} dimensions; plan it for the configuration 2d"
+            f"{architecture.__name__} is a network for {architecture.lives_in()}, but "
+            f"architecture.arch_kwargs.strides in the plans has {dimensions} dimensions; plan it for the configuration "
+            "2d"
         )
     return dimensions
 

@@ -28,8 +28,9 @@ def planned_architecture(name: str, configuration: Mapping[str, Any], /, **setti
     architecture: type[Architecture] = entry.load()
     dimensions = len(configuration["patch_size"])
     if dimensions not in architecture.dimensions:
-        lives_in = " and ".join(f"{count}D" for count in architecture.dimensions)
-        raise GuidinoError(f"{name} is an architecture for {lives_in}; this configuration has {dimensions} dimensions")
+        raise GuidinoError(
+            f"{name} is an architecture for {architecture.lives_in()}; this configuration has {dimensions} dimensions"
+        )
     return {
         "network_class_name": entry.target.replace(":", "."),
         "arch_kwargs": architecture.planned(configuration, **settings),

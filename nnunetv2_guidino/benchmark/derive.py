@@ -119,15 +119,14 @@ def _networks(
 
 
 def _check_dimensions(matrix: Matrix, method: Method, network: Network, folder: Path) -> None:
-    dimensions = lists.ARCHITECTURES[network.name].load().dimensions
+    architecture = lists.ARCHITECTURES[network.name].load()
     file = folder / f"{method.base}.json"
     for name in matrix.configurations:
         count = len(configuration_of(read_plans(file), file, name)[1].patch_size)
-        if count not in dimensions:
-            lives_in = " and ".join(f"{number}D" for number in dimensions)
+        if count not in architecture.dimensions:
             raise GuidinoError(
                 f"{matrix.file}: configurations has {name}, which has {count} dimensions; {network.name} of "
-                f"{method.name} is an architecture for {lives_in}"
+                f"{method.name} is an architecture for {architecture.lives_in()}"
             )
 
 

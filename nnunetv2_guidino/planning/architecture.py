@@ -85,17 +85,17 @@ def put_network(
     """
     if isinstance(pretrained := network.settings.get("pretrained"), str):
         network = replace(network, settings={**network.settings, "pretrained": absolute_encoder(pretrained)})
-    dimensions = lists.ARCHITECTURES[network.name].load().dimensions
+    architecture: type[Architecture] = lists.ARCHITECTURES[network.name].load()
     configurations, lines, foreign = plans["configurations"], list[str](), list[str]()
     for name in [name for name, raw in configurations.items() if "architecture" in raw]:  # the others inherit it
         with said_of(file, f"cannot have {network.name} in configurations.{name}"):
-            if len(configuration_of(plans, file, name)[1].patch_size) in dimensions:
+            if len(configuration_of(plans, file, name)[1].patch_size) in architecture.dimensions:
                 patch_is_given = f"configurations.{name}.patch_size" in given
                 lines += [f"{name}:", *_put(plans, file, name, network, dataset_json, patch_is_given)]
             else:
                 foreign.append(name)
     foreign = with_heirs(plans, foreign)
-    lives_in = f"{network.name} is an architecture for {' and '.join(f'{count}D' for count in dimensions)}"
+    lives_in = f"{network.name} is an architecture for {architecture.lives_in()}"
     if configuration in foreign:
         raise GuidinoError(f"-c {configuration}: {lives_in}; give -c a configuration of such patches")
     for name in foreign:
