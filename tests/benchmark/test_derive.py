@@ -83,7 +83,7 @@ def test_what_is_printed_is_what_is_done_and_it_is_there_afterwards(folder, caps
         ("ukan", "kan: false", "kan: true", "was made with architecture.kan False; .* now has True for ukan"),
         ("ukan", ", kan: false", "", "was made with architecture.kan False; .* now has True for ukan"),
         ("W", "width: planned", "width: paper", "was made with architecture.strides .* now has"),
-        ("W", "gating: product", "gate: input", "was made with gating 'product'; .* now has 'residual' for W"),
+        ("W", "gating: product", "gate: input", "was made with gating 'product'; .* now has 'blend' for W"),
         ("segdino here", "seg_guidino_partner, width: 32", "ukan", "with architecture '.*Partner'; .*UKAN'"),
         (
             "ukan",
