@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from nnunetv2_guidino.dice import THRESHOLD
 from nnunetv2_guidino.guide.precision import without_autocast
-from nnunetv2_guidino.guide.resizing import area_average, interpolate
-from nnunetv2_guidino.losses.target import Annotation
+from nnunetv2_guidino.guide.resizing import interpolate
+from nnunetv2_guidino.losses.target import Annotation, TokenTarget
 from nnunetv2_guidino.losses.terms import Step, mean_over_gpus, sum_over_gpus
 
 SMOOTH = 1.0  # tokens: where there is no foreground, the less of a guide the better, and 0 is perfect
 
 
 def guide_term(step: Step) -> Tensor:
-    """The guide's cross-entropy of a step: one guide means the foreground, several mean the classes or regions."""
-    return guide_loss(step.guide_logits, _meant(step), step.annotation.valid)
+    """The guide's cross-entropy of a step."""
+    return guide_loss(step.guide_logits, step.guide_target)
 
 
 def guide_dice_term(step: Step) -> Tensor:
-    """The guide's Dice loss of a step, likewise."""
-    return guide_dice_loss(step.guide_logits, _meant(step), step.annotation.valid)
+    """The guide's Dice loss of a step."""
+    return guide_dice_loss(step.guide_logits, step.guide_target)
 
 
-def _meant(step: Step) -> Tensor:
-    return step.annotation.foreground if step.guide_logits.shape[1] == 1 else step.annotation.masks
-
-
-def guide_loss(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+def guide_loss(logits: Tensor, target: TokenTarget) -> Tensor:
     """Binary cross-entropy between each guide and its mask's share of each token's valid area (equation 3).
 
     A token counts as much as is valid of it, so that this is the mean over all valid pixels. Computed in float32 and on
     logits: a guide that is 0 or 1 but for rounding would have no gradient left.
 
     Shape:
-        logits (B, G, …) at the tokens' resolution, masks (B, G, …) and valid (B, 1, …) boolean at the image's -> scalar
+        logits (B, G, …) at the tokens' resolution -> scalar
     """
+    share, weight = target
     with without_autocast(logits):
-        share, weights = _shares(masks, valid, logits.shape[2:])
         entropy = F.binary_cross_entropy_with_logits(logits.float(), share, reduction="none")
-        return mean_over_gpus((weights * entropy).sum(), logits.shape[1] * weights.sum())
+        return mean_over_gpus((weight * entropy).sum(), logits.shape[1] * weight.sum())
 
 
-def guide_dice_loss(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+def guide_dice_loss(logits: Tensor, target: TokenTarget) -> Tensor:
     """1 - the soft Dice of each guide and its mask's share of each token's valid area, over the whole batch.
 
     The cross-entropy alone is small wherever a guide is near zero on a small foreground, and is slow to leave there;
@@ -55,20 +48,13 @@ def guide_dice_loss(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
     Shape:
         As guide_loss.
     """
+    share, weight = target
     with without_autocast(logits):
-        share, weights = _shares(masks, valid, logits.shape[2:])
-        guide = weights * logits.float().sigmoid()
+        guide = weight * logits.float().sigmoid()
         but_guides = [0, *range(2, logits.ndim)]
         overlap = sum_over_gpus((guide * share).sum(but_guides))
-        size = sum_over_gpus((guide + weights * share).sum(but_guides))
+        size = sum_over_gpus((guide + weight * share).sum(but_guides))
         return 1 - ((2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
-
-
-def _shares(masks: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Each mask's share of each token's valid area (B, G, …), and the share that is valid of the token (B, 1, …)."""
-    weights = area_average(valid.float(), size)
-    smallest = torch.finfo(weights.dtype).tiny
-    return (area_average((masks & valid).float(), size) / weights.clamp(min=smallest)).clamp(max=1), weights
 
 
 def guide_counts(guide: Tensor, annotation: Annotation) -> dict[str, Tensor]:

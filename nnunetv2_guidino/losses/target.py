@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
+
+from nnunetv2_guidino.guide.precision import without_autocast
+from nnunetv2_guidino.guide.resizing import area_average
 
 
 class Annotation(NamedTuple):
@@ -23,6 +27,30 @@ class Annotation(NamedTuple):
     def foreground(self) -> Tensor:
         """(B, 1, …) boolean: any class, or the union of the regions."""
         return self.masks.any(1, keepdim=True)
+
+
+class TokenTarget(NamedTuple):
+    """What guides are to say at the tokens' resolution.
+
+    Shape:
+        share (B, G, …), each mask's share of each token's valid area; weight (B, 1, …), what is valid of the token
+    """
+
+    share: Tensor
+    weight: Tensor
+
+
+def token_target(masks: Tensor, valid: Tensor, size: Sequence[int]) -> TokenTarget:
+    """The target of guides of that size, in float32.
+
+    Shape:
+        masks (B, G, …) and valid (B, 1, …), boolean, at the image's resolution
+    """
+    with without_autocast(valid):
+        weight = area_average(valid.float(), size)
+        smallest = torch.finfo(weight.dtype).tiny
+        share = area_average((masks & valid).float(), size) / weight.clamp(min=smallest)
+    return TokenTarget(share.clamp(max=1), weight)
 
 
 def read_target(target: Tensor, label_manager: LabelManager) -> Annotation:

@@ -8,13 +8,14 @@ finite with a finite gradient whatever the target, also where there is nothing t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
-from nnunetv2_guidino.losses.target import Annotation
+from nnunetv2_guidino.losses.target import Annotation, TokenTarget, token_target
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class Step:
     annotation: Annotation
     label_manager: LabelManager
     in_plane: bool = False
+
+    @cached_property
+    def guide_target(self) -> TokenTarget:
+        """What the guides are to say: one means the foreground, several mean the classes or regions."""
+        masks = self.annotation.foreground if self.guide_logits.shape[1] == 1 else self.annotation.masks
+        return token_target(masks, self.annotation.valid, self.guide_logits.shape[2:])
 
 
 def mean_over_gpus(total: Tensor, count: Tensor) -> Tensor:

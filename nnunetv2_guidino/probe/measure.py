@@ -24,7 +24,7 @@ from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 from nnunetv2_guidino.losses.guide import guide_counts, guide_dice_loss, guide_loss
-from nnunetv2_guidino.losses.target import Annotation
+from nnunetv2_guidino.losses.target import Annotation, token_target
 from nnunetv2_guidino.probe.fold_patches import Fold, patches
 
 STEPS_PER_EPOCH = 40
@@ -92,8 +92,8 @@ def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: i
         batch = torch.randint(len(tokens), (BATCH,))
         optimizer.zero_grad()
         logits = book.logits(tokens[batch].float())
-        of_batch = truth.masks[batch], truth.valid[batch]
-        loss = guide_loss(logits, *of_batch) + guide_dice_loss(logits, *of_batch)
+        target = token_target(truth.masks[batch], truth.valid[batch], logits.shape[2:])
+        loss = guide_loss(logits, target) + guide_dice_loss(logits, target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(book.parameters(), 12)
         optimizer.step()

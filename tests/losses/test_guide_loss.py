@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from guided_batches import blobs, everywhere, masks_of
+from guided_batches import at_tokens, blobs, everywhere, masks_of
 
 from nnunetv2_guidino.guide.tokenbook import AFFINE_EDGE, TokenBook, affine_logits
 from nnunetv2_guidino.losses.guide import SMOOTH, guide_counts, guide_dice_loss, guide_loss
@@ -25,7 +25,7 @@ def test_guide_loss_is_the_mean_over_valid_pixels_of_equation_3(tokens, ignored)
     at_pixels = np.kron(guide, np.ones((1, 1, *repeats)))
     losses = -np.log(np.where(masks.numpy(), at_pixels, 1 - at_pixels))
     expected = losses[np.broadcast_to(valid, losses.shape)].mean()
-    ours = guide_loss(torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
+    ours = at_tokens(guide_loss, torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
     assert ours.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -41,14 +41,14 @@ def test_guide_dice_loss_is_that_of_all_valid_pixels_of_the_batch(tokens, ignore
     of_all = (0, *range(2, masks.ndim))
     smooth = SMOOTH * 64  # a token has so many pixels
     overlap, size = (at_pixels * truth).sum(of_all), (at_pixels + truth).sum(of_all)
-    ours = guide_dice_loss(torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
+    ours = at_tokens(guide_dice_loss, torch.from_numpy(guide).logit(), masks, torch.from_numpy(valid))
     assert ours.item() == pytest.approx(1 - ((2 * overlap + smooth) / (size + smooth)).mean(), rel=1e-5)
 
 
 def test_guide_dice_loss_without_foreground_is_the_less_the_less_of_a_guide_there_is():
     nothing = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
     logits = [torch.full((2, 1, 2, 2), value, requires_grad=True) for value in (-200.0, -5.0, 0.0, 200.0)]
-    losses = [guide_dice_loss(of_guide, nothing, everywhere(nothing)) for of_guide in logits]
+    losses = [at_tokens(guide_dice_loss, of_guide, nothing, everywhere(nothing)) for of_guide in logits]
     assert losses == sorted(losses)
     assert losses[0] == 0
     for of_guide, loss in zip(logits, losses, strict=True):
@@ -80,7 +80,7 @@ def test_a_wrong_token_loses_its_logit_and_learns_at_full_speed(logit, dtype):
     mask = torch.zeros(1, 1, 8, 16, dtype=torch.bool)
     mask[..., 8:] = True  # the other way round
     with torch.autocast("cpu", enabled=dtype != torch.float32):
-        loss = guide_loss(logits, mask, everywhere(mask))
+        loss = at_tokens(guide_loss, logits, mask, everywhere(mask))
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(np.logaddexp(0, logit), rel=1e-6)
@@ -105,7 +105,7 @@ def test_a_guide_at_its_end_stays_in_range(angle, direction, readout):
     assert guides.min() >= 0
     assert guides.max() <= 1
     mask = torch.full((64, 1, 8, 8), direction < 0)  # wrong
-    loss = guide_loss(book.logits(tokens), mask, everywhere(mask))
+    loss = at_tokens(guide_loss, book.logits(tokens), mask, everywhere(mask))
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in book.parameters() if p.grad is not None)
@@ -116,7 +116,7 @@ def test_a_guide_at_its_end_stays_in_range(angle, direction, readout):
 def test_an_affine_guide_learns_the_faster_the_wronger_it_is(similarity):
     s = torch.tensor([[[[similarity]]]], requires_grad=True)
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
-    guide_loss(affine_logits(s), mask, everywhere(mask)).backward()
+    at_tokens(guide_loss, affine_logits(s), mask, everywhere(mask)).backward()
     # d/ds of -log(½ + ½·s), as far as that is above the edge
     expected = -1 / max(1 + similarity, 2 * AFFINE_EDGE)
     assert s.grad.item() == pytest.approx(expected, rel=0.1)
@@ -130,5 +130,5 @@ def test_affine_loss_is_that_of_its_guide():
     masks = masks_of(blobs(3, 2, 32, 40), 1, 2)
     guides = book(tokens).repeat_interleave(8, 2).repeat_interleave(8, 3)
     expected = torch.nn.functional.binary_cross_entropy(guides, masks.float())
-    ours = guide_loss(book.logits(tokens), masks, everywhere(masks))
+    ours = at_tokens(guide_loss, book.logits(tokens), masks, everywhere(masks))
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)

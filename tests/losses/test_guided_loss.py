@@ -1,6 +1,6 @@
 import pytest
 import torch
-from guided_batches import REGIONS, REGIONS_WITH_IGNORE, WITH_IGNORE, SumOfOutputs, as_target, guided_batch
+from guided_batches import REGIONS, REGIONS_WITH_IGNORE, WITH_IGNORE, SumOfOutputs, as_target, at_tokens, guided_batch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -72,11 +72,11 @@ def test_one_guide_means_the_foreground_and_several_mean_the_classes():
     masks, valid = read_target(targets[0], REGIONS)
     loss = GuidedLoss(SumOfOutputs(), REGIONS, {"guide": 1.0})
     loss(outputs, targets)
-    assert loss.last_terms()["guide_loss"] == pytest.approx(guide_loss(outputs[2], masks, valid).item())
+    assert loss.last_terms()["guide_loss"] == pytest.approx(at_tokens(guide_loss, outputs[2], masks, valid).item())
     outputs[2] = outputs[2][:, :1]
     loss(outputs, targets)
     union = masks.any(1, keepdim=True)
-    assert loss.last_terms()["guide_loss"] == pytest.approx(guide_loss(outputs[2], union, valid).item())
+    assert loss.last_terms()["guide_loss"] == pytest.approx(at_tokens(guide_loss, outputs[2], union, valid).item())
 
 
 def test_every_term_of_the_list_can_be_switched_on_alone():

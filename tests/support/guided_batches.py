@@ -8,6 +8,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy import ndimage
 from torch import nn
 
+from nnunetv2_guidino.losses.target import token_target
+
 LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
 WITH_IGNORE = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": 3}, None)
 WITH_GAP = LabelManager({"background": 0, "a": 1, "b": 3}, None)
@@ -55,3 +57,8 @@ def guided_batch(manager: LabelManager, guides: int, *size: int) -> tuple[list[t
     tokens = [*size[:-2], 4, 4]
     outputs = [torch.randn(2, heads, *size), coarse, torch.randn(2, guides, *tokens)]
     return [output.requires_grad_() for output in outputs], [target, target[half]]
+
+
+def at_tokens(loss, logits, masks, valid):
+    """A loss of guides against masks at the image's resolution."""
+    return loss(logits, token_target(masks, valid, logits.shape[2:]))
