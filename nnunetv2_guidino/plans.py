@@ -140,6 +140,14 @@ def guide_of(plans: dict[str, Any], file: Path) -> GuideConfig:
         raise GuidinoError(f"{file}: {error}") from error
 
 
+def inherited(plans: Mapping[str, Any], configuration: str, key: str) -> Any:
+    """What plans say of a configuration under a key: its own value, or that of the one it inherits from."""
+    settings = plans["configurations"][configuration]
+    while key not in settings:
+        settings = plans["configurations"][settings["inherits_from"]]
+    return settings[key]
+
+
 def read_plans(file: Path) -> dict[str, Any]:
     """Raises GuidinoError, naming the plans beside it, if there is no such file or it is not a JSON object."""
     try:

@@ -38,14 +38,6 @@ def planned_architecture(name: str, configuration: Mapping[str, Any], /, **setti
     }
 
 
-def architecture_section(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """The section "architecture" in plans that holds for a configuration: its own, or one that it inherits."""
-    settings = plans["configurations"][configuration]
-    while "architecture" not in settings:
-        settings = plans["configurations"][settings["inherits_from"]]
-    return settings["architecture"]
-
-
 def check_configuration(network: nn.Module, configuration: Mapping[str, Any], deep_supervision: bool = True) -> None:
     """Refuse to train on a patch that the network cannot take, or with outputs that nnU-Net would weigh wrongly.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from nnunetv2_guidino.benchmark.run import executable
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, write_json
 from nnunetv2_guidino.nnunet.folders import folder_of, preprocessed_folder
-from nnunetv2_guidino.plans import read_plans
+from nnunetv2_guidino.plans import inherited, read_plans
 
 # nnU-Net's planners by the plans that they write.
 PLANNERS = {
@@ -72,14 +71,15 @@ def _missing_data(matrix: Matrix, folder: Path, plans: str) -> list[str] | None:
         if plans not in PLANNERS:
             read_plans(file)  # says which there are
         return ["nnUNetv2_plan_and_preprocess", *wanted, *PLANNERS[plans]]
-    configurations = read_plans(file).get("configurations", {})
+    content = read_plans(file)
+    configurations = content.get("configurations", {})
     cases = _number_of_cases(folder)
     for configuration in matrix.configurations:
         if configuration not in configurations:
             raise GuidinoError(
                 f"{matrix.file}: configurations has {configuration}, but {file} has {', '.join(configurations)}"
             )
-        data = folder / _value(configurations, configuration, "data_identifier")
+        data = folder / str(inherited(content, configuration, "data_identifier"))
         if len(list(data.glob("*.pkl"))) < cases or not (folder / "gt_segmentations").is_dir():
             return ["nnUNetv2_preprocess", *wanted, "-plans_name", plans]
     return None
@@ -92,13 +92,6 @@ def _number_of_cases(folder: Path) -> int:
     if not isinstance(count, int):
         raise GuidinoError(f"{file}: numTraining is {count!r}; expected the number of training cases")
     return count
-
-
-def _value(configurations: dict[str, Any], name: str, key: str) -> str:
-    """A configuration's value, or that of the one it inherits from."""
-    while key not in configurations[name]:
-        name = configurations[name]["inherits_from"]
-    return str(configurations[name][key])
 
 
 def _run(command: list[str], log: Path) -> None:
@@ -142,7 +135,7 @@ def _stock_split(matrix: Matrix, folder: Path) -> list[dict[str, list[str]]]:
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     plans = read_plans(folder / f"{matrix.methods[0].plans}.json")
-    data = str(folder / _value(plans["configurations"], matrix.configurations[0], "data_identifier"))
+    data = str(folder / str(inherited(plans, matrix.configurations[0], "data_identifier")))
     names = list(np.sort(list(infer_dataset_class(data).get_identifiers(data))))
     try:
         return generate_crossval_split(names, seed=12345, n_splits=5)

@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunetv2_guidino.architectures.contract import Architecture
-from nnunetv2_guidino.architectures.registry import architecture_section
+from nnunetv2_guidino.plans import inherited
 
 RECORD = "pretrained_source"  # in the plans, beside arch_kwargs
 
@@ -49,7 +49,7 @@ class LoadsPretrained(nnUNetTrainer):
         """It has all weights, so that nothing else is loaded: folder and hub may be gone."""
         self.resuming = self.resuming or not self.was_initialized
         super().load_checkpoint(filename_or_checkpoint)
-        theirs = architecture_section(self.my_init_kwargs["plans"], self.configuration_name)  # the checkpoint's
+        theirs = inherited(self.my_init_kwargs["plans"], self.configuration_name, "architecture")  # the checkpoint's
         self._record(theirs.get(RECORD))
 
     def on_train_start(self) -> None:
@@ -64,7 +64,7 @@ class LoadsPretrained(nnUNetTrainer):
 
     def _record(self, source: dict[str, Any] | None) -> None:
         """In the plans, which nnU-Net writes to the model's folder and into checkpoints."""
-        section = architecture_section(self.plans_manager.plans, self.configuration_name)
+        section = inherited(self.plans_manager.plans, self.configuration_name, "architecture")
         section.pop(RECORD, None)
         if source is not None:
             section[RECORD] = source
