@@ -83,7 +83,7 @@ def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path
         except GuidinoError as error:  # the others are shown all the same
             notes.append(f"{cell.name}: {error}")
     runs = _runs(jobs)
-    guide_table = _of_each(guides, lambda guide: training_rows(guide.entries()))
+    guide_table = _of_each(guides, lambda guide: training_rows(guide.entries))
     scores, comparison, differences, beside = (
         _joined([getattr(of_cell, name) for of_cell in compared]) for name in Compared._fields
     )
@@ -94,7 +94,7 @@ def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path
         comparison=comparison,
         differences=differences,
         guides=guide_table,
-        guide_cases=_of_each(guides, lambda guide: case_rows(guide.entries())),
+        guide_cases=_of_each(guides, lambda guide: case_rows(guide.entries)),
         worst_cases=_joined(worst),
         curves=_joined([_labelled(training_curve(job), _identity(job)) for job in done]),
     )
@@ -160,7 +160,7 @@ def _compare(
             scores.append(_labelled(table, {"method": method, "seed": seed}))
         for place in shared:
             if guide := guides.get(of_method[place]):
-                of_guides.append(case_rows(guide.entries()).assign(method=method, run=str(place)))
+                of_guides.append(case_rows(guide.entries).assign(method=method, run=str(place)))
     compared = compare(runs, folder / "comparison")
     tables = [_joined(scores), compared.table, compared.differences]
     tables.append(beside_segmentations(_joined(of_guides)) if of_guides else pd.DataFrame())

@@ -20,7 +20,7 @@ def case_rows(entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row for each case and class: case, class, segmentation_dice and guide_dice (at threshold ½).
 
     Args:
-        entries: Of one training, as `KeptGuide.entries` gives them.
+        entries: Of one training, as KeptGuide has them.
     """
     half = [_histogram(entry).dice()[HALF] for entry in entries]
     return pd.DataFrame(entries)[["case", "class", "segmentation_dice"]].assign(guide_dice=half)

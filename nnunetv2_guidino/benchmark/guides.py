@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -58,6 +59,7 @@ class KeptGuide:
                     entries.append({"case": found.case, "class": name, "segmentation_dice": dice, **counts})
             (folder / "scores.json").write_text(json.dumps({"made_from": made_from, "cases": entries}))
 
+    @cached_property
     def entries(self) -> list[dict[str, Any]]:
         """One for each case and class: case, class, segmentation_dice and what a Histogram holds."""
         return [dict(entry) for entry in read_json(self.folder / "scores.json", dict)["cases"]]

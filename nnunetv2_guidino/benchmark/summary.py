@@ -47,9 +47,8 @@ def summarize(comparison: pd.DataFrame, beside: pd.DataFrame, guides: pd.DataFra
         for column, ending in SCORES.items():
             summary[metric + ending] = table[column][metric]
     summary = summary.reset_index()
-    summary["cases"] = summary.groupby([*CELL, "class"])["cases"].transform(
-        "max"
-    )  # the first method has no differences
+    # of the first method, which has no differences, they are those of the others
+    summary["cases"] = summary.groupby([*CELL, "class"])["cases"].transform("max")
     if not beside.empty:
         beside, guides = (_only_as_foreground(table, only) for table in (beside[[*ROW, *GUIDES]], guides))
         calibration = guides.groupby(ROW, sort=False)[CALIBRATION].mean().reset_index()

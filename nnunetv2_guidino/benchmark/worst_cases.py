@@ -70,6 +70,7 @@ def worst_cases(
         GuidinoError: For files that are missing or damaged.
     """
     rows, pictures = [], []
+    images = _images(next(job for of_method in jobs.values() for job in of_method.values()).dataset)
     for (seed, fold, name), dice in choose_worst(scores).iterrows():
         of_case = {method: jobs[method][None if pd.isna(seed) else int(seed), fold] for method in dice.index}
         example = next(iter(of_case.values()))
@@ -78,7 +79,7 @@ def worst_cases(
             guide_dice = _guide_dice(guides.get(job), name)
             about.append({"method": method, "dice": dice[method], "guide_dice": guide_dice})
             shown.append(_shown(job, name, f"{method} {100 * dice[method]:.1f}", guides.get(job), guide_dice))
-        picture, place = draw_side_by_side(_with_image(shown, example), _pairs(example, shown[0].case))
+        picture, place = draw_side_by_side(_with_image(shown, images.get(name)), _pairs(example, shown[0].case))
         where = [f"fold {fold}", *([] if pd.isna(seed) else [f"seed {int(seed)}"]), *([place] if place else [])]
         pictures.append((f"{name}: {', '.join(where)}", picture))
         rows += [{"case": name, "seed": seed, "fold": fold, "slice": place} | row for row in about]
@@ -97,18 +98,22 @@ def _guide_dice(guide: KeptGuide | None, case: str) -> float | None:
     """The mean over the classes that have a guide; None without a guide."""
     if guide is None:
         return None
-    rows = case_rows(guide.entries())
+    rows = case_rows(guide.entries)
     return float(rows.loc[rows["case"] == case, "guide_dice"].fillna(1.0).mean())
 
 
-def _with_image(shown: list[Shown], job: Job) -> list[Shown]:
-    """With the image where there is one: raw data may have been removed after preprocessing."""
+def _images(dataset: str) -> dict[str, list[Path]]:
+    """Each training case's files; none where raw data have been removed after preprocessing."""
     try:
-        images = training_images(folder_of("nnUNet_raw") / job.dataset)
-        file: Path | None = images[shown[0].case.name][0]
-    except (GuidinoError, KeyError):
-        file = None
-    return [replace(method, case=replace(method.case, image=file)) for method in shown]
+        return training_images(folder_of("nnUNet_raw") / dataset)
+    except GuidinoError:
+        return {}
+
+
+def _with_image(shown: list[Shown], files: list[Path] | None) -> list[Shown]:
+    """With the first channel, where there is one."""
+    image = files[0] if files else None
+    return [replace(method, case=replace(method.case, image=image)) for method in shown]
 
 
 def _pairs(job: Job, case: PredictedCase) -> PairReader:

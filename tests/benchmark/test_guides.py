@@ -60,7 +60,7 @@ def test_made_once_renewed_with_the_checkpoint_and_a_failure_is_a_note(jobs, tmp
     (note,) = notes
     assert note.endswith("guided fold 0 seed 1 is not scored: RuntimeError: CUDA out of memory")
     assert not KeptGuide(failing, tmp_path / "out").folder.exists()
-    assert kept[guided].entries()[0]["segmentation_dice"] == 0.9
+    assert kept[guided].entries[0]["segmentation_dice"] == 0.9
     assert (kept[guided].picture("a") == 7).all()
     assert kept[guided].picture("b") is None
     (kept[guided].folder / "pictures" / "a.npz").write_bytes(b"PK damaged")
