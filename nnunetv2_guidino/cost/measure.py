@@ -178,8 +178,7 @@ def _repeat(times: int, action: Callable[[], Any]) -> None:
 
 
 def _about_encoder(trainer: Any) -> dict[str, Any]:
-    network = getattr(trainer.network, "_orig_mod", trainer.network)
-    encoder = network.token_encoder
+    encoder = trainer.bare_network().token_encoder
     return {
         "encoder": trainer.guide_config.encoder,
         "encoder_input": list(encoder.input_size(*trainer.configuration_manager.patch_size[-2:])),

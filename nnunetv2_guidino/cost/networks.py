@@ -20,7 +20,7 @@ from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import is_cached
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
-from nnunetv2_guidino.guide.slices import slice_positions
+from nnunetv2_guidino.guide.slices import take_slices
 from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json
 from nnunetv2_guidino.nnunet.folders import VARIABLES
 from nnunetv2_guidino.training.naming import trainer_class
@@ -128,7 +128,7 @@ class Prediction:
             trainer.label_manager.num_segmentation_heads,
             enable_deep_supervision=False,
         )
-        trained = getattr(trainer.network, "_orig_mod", trainer.network).state_dict()
+        trained = trainer.bare_network().state_dict()
         folds = [{name: _of_fold(name, tensor, fold) for name, tensor in trained.items()} for fold in range(FOLDS)]
         network.load_state_dict(folds[0])
         self.predictor.manual_initialization(
@@ -171,7 +171,7 @@ class BareEncoder:
     """The encoder of a guided network alone, without gradients, on what it sees of a patch."""
 
     def __init__(self, trainer: Any):
-        network: GuidedNetwork = getattr(trainer.network, "_orig_mod", trainer.network)
+        network: GuidedNetwork = trainer.bare_network()
         compiled = network is not trainer.network
         self.encode: Any = torch.compile(network.token_encoder) if compiled else network.token_encoder
         self.stride = network.slice_stride
@@ -180,7 +180,6 @@ class BareEncoder:
     def __call__(self, patch: Tensor) -> None:
         """(B, n, H, W) or (B, n, D, H, W)."""
         if patch.ndim == 5:
-            slices = patch[:, :, slice_positions(patch.shape[2], self.stride)]
-            patch = slices.transpose(1, 2).flatten(0, 1)
+            patch = take_slices(patch, self.stride).transpose(1, 2).flatten(0, 1)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             self.encode(patch.to(self.device))

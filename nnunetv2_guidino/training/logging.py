@@ -22,7 +22,7 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
     """A trainer of a GuidedNetwork with a GuidedLoss that logs what each of them has to say."""
 
     def _guided_network(self) -> GuidedNetwork:
-        return self._bare_network()
+        return self.bare_network()
 
     def _segmentation_network(self) -> Any:
         return self._guided_network().network

@@ -37,13 +37,14 @@ class LoadsPretrained(nnUNetTrainer):
             self.print_to_log_file(f"Pretrained part of {type(network).__name__}: {network.pretrained_source}")
         self._record(self._loaded())
 
-    def _bare_network(self) -> Any:
+    def bare_network(self) -> Any:
+        """The network without what DDP and torch.compile put around it."""
         network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)  # inside torch.compile's wrapper
+        return getattr(network, "_orig_mod", network)
 
     def _segmentation_network(self) -> Any:
         """The one that the plans name."""
-        return self._bare_network()
+        return self.bare_network()
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """It has all weights, so that nothing else is loaded: folder and hub may be gone."""
