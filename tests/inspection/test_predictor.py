@@ -26,6 +26,7 @@ def guide_of(model, files, folds=None, **settings) -> np.ndarray:
 
 def test_one_tile_is_the_network_s_guide(model_folder, tmp_path):
     predictor = GuidePredictor(model_folder(), None, CHECKPOINT, "cpu", use_mirroring=False)
+    predictor.predictor.use_gaussian = False  # whose weights are so small in a corner that half precision shows
     file = save_image(tmp_path / "a_0000.png", 32, 48)
     image = np.asarray(Image.open(file)).astype(np.float32).transpose(2, 0, 1)
     image = (image - image.mean((1, 2), keepdims=True)) / image.std((1, 2), keepdims=True)
