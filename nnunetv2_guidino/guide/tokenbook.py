@@ -45,7 +45,8 @@ class TokenBook(nn.Module):
     Read-outs:
         logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start -2). The mean of K random unit prototypes has a
             norm near 1/√K, so s starts that small, and τ brings its logit back to the order of one.
-        affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD it stays flat for hundreds of steps.
+        affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD and equation 3 alone it stays flat for hundreds
+            of steps.
 
     Similarity and read-out are computed in float32.
 
