@@ -13,9 +13,9 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import filled_folder, read_json, unfinished_path, whole_file, whole_folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gone() -> int:
-    """The number of a process that has ended."""
+    """The number of a process that has just ended: one that ended long ago may be another's by now."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
