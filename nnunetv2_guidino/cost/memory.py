@@ -18,7 +18,6 @@ from nnunetv2_guidino.architectures.contract import describe, encode
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import Cost, encoder_cost, known_architecture
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
-from nnunetv2_guidino.guide.gates import Gate
 from nnunetv2_guidino.guide.positions import Position
 from nnunetv2_guidino.guide.slices import slice_positions
 
@@ -46,8 +45,7 @@ class Memory:
             copies that autocast makes of the encoder's where gradients pass through it.
         slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
         guide_per_slice: What each of them adds.
-        gates_per_patch: What the gates add for each patch: every gated feature once more, and a factor for each of its
-            channels where the form has one.
+        gates_per_patch: What the gates add for each patch: every gated feature once more.
         slices_at_once: How many the encoder works on at a time.
         encoding_per_slice: What each of these needs besides.
     """
@@ -130,7 +128,7 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     copies = COPY_BYTES * cost.parameters if trained else 0
     book = _tokenbook_parameters(cost, config)
     patch = torch.empty(1, inputs, *patch_size, device="meta")
-    gated = _copies(config.gating) * _gated_elements(network, config.gate, channels, patch)
+    gated = _gated_elements(network, config.gate, channels, patch)
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
         guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
@@ -140,12 +138,6 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
         gates_per_patch=HALF * 4 * gated / 2**30,
         encoding_per_slice=(KEPT * cost.activation_bytes + HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
-
-
-def _copies(gating: str) -> int:
-    """How many tensors of a gated feature's size are kept: the result, and the factor if each channel has its own."""
-    form: type[Gate] = lists.find(lists.GATINGS, gating, "guidino.gating").load()
-    return 2 if form.needs_channels else 1
 
 
 def _gated_elements(network: nn.Module, gate: str, image_channels: int, patch: Tensor) -> int:

@@ -6,7 +6,7 @@ A form is a subclass of Gate here or in a file of its own, with its line in list
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def guide_at(guide: Tensor, size: Sequence[int]) -> Tensor:
 class Gate(nn.Module):
     """Acts on one feature map; a network has one for each that is gated, so that it may hold parameters for it.
 
-    A form gives `factor`, or `forward` if it does more than multiply. Its parameters are trained with the network and
+    A form gives `factor`, or `gate` if it does more than multiply. Its parameters are trained with the network and
     stored in its checkpoints.
 
     Args:
@@ -44,7 +44,15 @@ class Gate(nn.Module):
         self.channels = channels
 
     def forward(self, feature: Tensor, guide: Tensor) -> Tensor:
-        return feature * self.factor(guide_at(guide, feature.shape[2:]).to(feature.dtype))
+        return self.gate(feature, guide_at(guide, feature.shape[2:]).to(feature.dtype))
+
+    def gate(self, feature: Tensor, guide: Tensor) -> Tensor:
+        """The feature, gated by a guide of its size.
+
+        Shape:
+            (B, C, …), (B, 1, …) -> (B, C, …)
+        """
+        return feature * self.factor(guide)
 
     def factor(self, guide: Tensor) -> Tensor:
         """What the feature is multiplied by.
@@ -81,6 +89,28 @@ class Blend(Gate):
         super().__init__(channels)
         self.logits = nn.Parameter(torch.zeros(channels))
 
-    def factor(self, guide: Tensor) -> Tensor:
-        share = self.logits.sigmoid().to(guide.dtype).reshape(-1, *[1] * (guide.ndim - 2))
-        return torch.addcmul(1 - share, share, guide)  # one tensor of the feature's size, where 1 - s + s · g makes two
+    def gate(self, feature: Tensor, guide: Tensor) -> Tensor:
+        share = self.logits.sigmoid().to(feature.dtype).reshape(-1, *[1] * (guide.ndim - 2))
+        gated: Tensor = _Blended.apply(feature, guide, share)
+        return gated
+
+
+class _Blended(torch.autograd.Function):
+    """Blend with the least of tensors as large as the feature, at which memory and time of a gate are spent.
+
+    Left to autograd, the factor would be kept for the backward pass, where it is cheap to make again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, guide: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(feature, guide, share)
+        return torch.addcmul(1 - share, share, guide).mul_(feature)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        feature, guide, share = ctx.saved_tensors
+        of_feature = torch.addcmul(1 - share, share, guide).mul_(gradient)
+        of_factor = (gradient * feature).flatten(2)
+        of_guide = share.flatten() @ of_factor
+        of_share = (of_factor @ (guide - 1).flatten(2).transpose(1, 2)).sum(dim=0)
+        return of_feature, of_guide.reshape(guide.shape), of_share.reshape(share.shape)

@@ -13,6 +13,7 @@ from nnunetv2_guidino import lists
 from nnunetv2_guidino.architectures.contract import Description, describe
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.gates import Blend
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.lists import GATES, GATINGS, Entry
@@ -31,6 +32,24 @@ def test_every_form_at_every_place_keeps_shapes_and_passes_gradients(size, gate,
     sum((o**2).sum() for o in outputs).backward()
     assert guide.grad.abs().max() > 0
     assert all(p.grad is not None for p in position.parameters())
+
+
+@pytest.mark.parametrize("size", [(12, 10), (4, 6, 5)])
+def test_blend_is_its_formula_and_keeps_no_factor(size):
+    gate = Blend(8)
+    nn.init.normal_(gate.logits)
+    feature, guide = torch.randn(2, 8, *size, requires_grad=True), torch.rand(2, 1, *size, requires_grad=True)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        gated = gate(feature, guide)
+    assert kept.count(feature.numel()) == 1  # the feature itself
+    share = gate.logits.sigmoid().reshape(-1, *[1] * len(size))
+    expected = feature * (1 - share + share * guide)
+    torch.testing.assert_close(gated, expected)
+    with torch.no_grad():
+        assert torch.equal(gate(feature, guide), gated)
+    gradients = [torch.autograd.grad(x.square().sum(), [feature, guide, gate.logits]) for x in (gated, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(("gate", "channels"), [("skips", [4, 8, 16]), ("bottleneck", [16]), ("input", [CHANNELS])])
