@@ -159,12 +159,10 @@ def _actions(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, C
             actions[Key(name, plans, network)] = getattr(prediction, name)
         if network == GUIDED:
             encoder = BareEncoder(trainer)
-            images = {"step": batch["data"], "tile": batch["data"][:1], "folds": batch["data"][:1]}
-            for name, patches in images.items():
-                actions[Key(name, plans, ENCODER)] = partial(encoder, patches)
-            actions[Key("image", plans, ENCODER)] = partial(
-                _repeat, prediction.mirrored, partial(encoder, images["tile"])
-            )
+            actions[Key("step", plans, ENCODER)] = partial(encoder, batch["data"], training=True)
+            tile = partial(encoder, batch["data"][:1], training=False)
+            for name, times in (("tile", 1), ("image", prediction.mirrored), ("folds", 1)):
+                actions[Key(name, plans, ENCODER)] = partial(_repeat, times, tile)
         about.setdefault("plans", {})
         about["plans"].setdefault(plans, {"batch_size": trainer.batch_size, "patch_size": [*batch["data"].shape[2:]]})
         if network == GUIDED:

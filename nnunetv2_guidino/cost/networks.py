@@ -177,9 +177,12 @@ class BareEncoder:
         self.stride = network.slice_stride
         self.device = trainer.device
 
-    def __call__(self, patch: Tensor) -> None:
-        """(B, n, H, W) or (B, n, D, H, W)."""
+    def __call__(self, patch: Tensor, training: bool) -> None:
+        """(B, n, H, W) or (B, n, D, H, W), in the format of trainings or of predictions."""
         if patch.ndim == 5:
             patch = take_slices(patch, self.stride).transpose(1, 2).flatten(0, 1)
+        before = self.encode.training
+        self.encode.train(training)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             self.encode(patch.to(self.device))
+        self.encode.train(before)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,7 +125,7 @@ def draw(costs: Costs, file: Path) -> None:
     panels = figure.subplots(2, -(-len(names) // 2), squeeze=False).flat
     for name, axes in zip(names, panels, strict=False):
         _draw_bars(axes, [row for row in of_rows if row.key.measure == name])
-        axes.set_title(f"{MEASURES[name][0]}, {MEASURES[name][1]}", fontsize=9)
+        axes.set_title(fill(", ".join(MEASURES[name][:2]), width=28), fontsize=9)
     for axes in panels:  # one may be left over
         axes.set_axis_off()
     figure.suptitle(title(costs), fontsize=9, parse_math=False)

@@ -109,6 +109,8 @@ def parameter_counts(parts: Mapping[str, nn.Module]) -> str:
     left_out: list[str] = []
     for name, module in parts.items():
         parameters = list(module.parameters())
+        if not parameters:
+            continue
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         counts.append(f"{name} {trainable:,} / {sum(p.numel() for p in parameters):,}")
         left_out += getattr(module, "not_adapted", [])

@@ -202,7 +202,7 @@ class TokenEncoder(nn.Module):
         # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
         rows, columns = height // self.patch_size, width // self.patch_size
         own = self.scale.dtype  # the weights' too; the convolution may be under nnU-Net's autocast
-        with native_precision(image.device):
+        with native_precision(image.device, self.training):
             patches = self._all_tokens(image.to(own))[:, -rows * columns :].to(own)
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 

@@ -37,7 +37,12 @@ def test_guided_networks_train_and_predict(planned_dataset, tiny_encoder, datase
         seen.clear()
         action()
         assert len(seen) == passes
-    BareEncoder(trainer)(batch["data"])
+    bare, modes = BareEncoder(trainer), []
+    bare.encode.register_forward_hook(lambda module, args, output: modes.append(module.training))
+    for training in (True, False):  # a CPU trains in bfloat16, and predicts in float32
+        bare(batch["data"], training)
+    assert modes == [True, False]
+    assert bare.encode.training
 
 
 def _counted(forward, seen):

@@ -25,7 +25,7 @@ def load(folder, lora=None, channels=3) -> TokenEncoder:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_matrices_are_multiplied_in_bfloat16_and_tokens_stay_close(family, tiny_encoder, bfloat16):
-    encoder = load(tiny_encoder(family))
+    encoder = load(tiny_encoder(family)).train()
     formats = set()
     for module in encoder.vit.modules():
         if isinstance(module, nn.Linear):
@@ -42,12 +42,13 @@ def test_matrices_are_multiplied_in_bfloat16_and_tokens_stay_close(family, tiny_
     torch.testing.assert_close(tokens, expected, rtol=0, atol=0.05)
     assert not torch.equal(tokens, expected)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    assert torch.equal(encoder.eval()(image), expected)  # a CPU predicts in float32
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("on", [False, True])
 def test_what_overflows_in_nnunet_s_float16_is_finite(on, channels, tiny_encoder, bfloat16):
-    encoder = load(tiny_encoder("dinov3"), channels=channels)
+    encoder = load(tiny_encoder("dinov3"), channels=channels).train()
     with torch.no_grad():
         encoder.family.blocks(encoder.vit)[0].mlp.up_proj.bias += 1e6  # as some channels of the large ones
     image = torch.randn(1, channels, 64, 64)

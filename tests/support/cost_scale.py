@@ -80,7 +80,7 @@ def measure_point(point: Point, file: Path) -> dict[str, Any]:
         batch = dummy_batch(trainer)
         actions[Key("step", "", network)] = partial(trainer.train_step, batch)
         if network == GUIDED:
-            actions[Key("step", "", ENCODER)] = partial(BareEncoder(trainer), batch["data"])
+            actions[Key("step", "", ENCODER)] = partial(BareEncoder(trainer), batch["data"], training=True)
     seconds = interleaved(actions, ROUNDS, torch.device("cpu"))
     print(point, {key.network: round(median(values), 3) for key, values in seconds.items()}, memory, flush=True)
     return {"seconds": {key.network: median(values) for key, values in seconds.items()}, "memory": memory}
