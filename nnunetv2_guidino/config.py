@@ -88,6 +88,9 @@ class GuideConfig:
             (the paper's GuiDINO-U), "input" (GuiDINO-W).
         gating: How it acts on them, of lists.GATINGS: "blend", feature · (1 - s + s · guide) with a learned s for each
             channel, "residual", feature · (1 + guide), "product", feature · guide.
+        late_fusion: Whether predictions add the guide's logits to the segmentation's, with the weight that did best
+            on the validation's patches in the last epoch (see guide.late_fusion); else the guide acts by its gates
+            alone.
         lambdas: λ of each term of the loss in lists.LOSS_TERMS (equation 2), by name; 0 switches it off, and one not
             named has its default: "guide", the guide's binary cross-entropy (equation 3), "guide_dice", its Dice loss,
             and "boundary", the boundary's hinge loss (section 3.2, without an equation). In plans they are keys of
@@ -114,6 +117,7 @@ class GuideConfig:
     slice_stride: int = 1
     gate: str = "skips"
     gating: str = "blend"
+    late_fusion: bool = True
     lambdas: dict[str, float] = field(default_factory=default_lambdas)
     lora: LoRA | None = None
     encoder_config: dict[str, Any] | None = None
@@ -152,8 +156,9 @@ class GuideConfig:
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
         """Read the section "guidino"; what it does not name takes its default.
 
-        A section as version 0.1.0 wrote it, complete but without `gating`, `lambda_guide_dice` and `max_input_size`,
-        keeps what that version did: the product, the cross-entropy alone, and inputs of any size.
+        A section as version 0.1.0 wrote it, complete but without `gating`, `late_fusion`, `lambda_guide_dice` and
+        `max_input_size`, keeps what that version did: the product alone, the cross-entropy alone, and inputs of any
+        size.
 
         Raises:
             GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
@@ -163,7 +168,8 @@ class GuideConfig:
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
         if section.keys() >= _SETTINGS_OF_0_1_0:
-            section = {"gating": "product", "lambda_guide_dice": 0, "max_input_size": None, **section}
+            then = {"gating": "product", "late_fusion": False, "lambda_guide_dice": 0, "max_input_size": None}
+            section = {**then, **section}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 
@@ -231,6 +237,6 @@ def _check_type(name: str, value: object, expected: Any) -> None:
     allowed = tuple(getattr(a, "__origin__", a) for a in allowed)  # dict[str, Any] -> dict
     if float in allowed:
         allowed += (int,)
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)
         raise GuidinoError(f"{PLANS_KEY}.{name} is {value!r}, of type {type(value).__name__}; expected {names}")

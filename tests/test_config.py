@@ -49,6 +49,12 @@ def test_sections_of_version_0_1_0_keep_their_gating():
     assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "blend"
 
 
+def test_sections_of_version_0_1_0_have_no_late_fusion():
+    section = GuideConfig(encoder="a/b").to_plans()
+    assert section.pop("late_fusion")
+    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", late_fusion=False)
+
+
 def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_its_keys():
     section = GuideConfig(encoder="a/b").to_plans()
     assert section["format"] == FORMAT
@@ -80,6 +86,10 @@ def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_it
         ({"layer": 0}, "guidino.layer is 0"),
         ({"layer": True}, "guidino.layer is True, of type bool"),
         ({"prototypes": 0}, "guidino.prototypes is 0"),
+        ({"prototypes": True}, "guidino.prototypes is True, of type bool; expected int"),
+        ({"late_fusion": 1}, "guidino.late_fusion is 1, of type int; expected bool"),
+        ({"late_fusion": "true"}, "guidino.late_fusion is 'true', of type str; expected bool"),
+        ({"late_fusion": None}, "guidino.late_fusion is None"),
         ({"prototypes": 2.5}, "guidino.prototypes is 2.5, of type float; expected int"),
         ({"lambda_guide": -1}, "guidino.lambda_guide is -1"),
         ({"lambda_boundary": float("nan")}, "guidino.lambda_boundary is nan"),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from nnunet_workspace import DATASET, TINY_PLANS, Workspace
 from PIL import Image
 
+from nnunetv2_guidino.benchmark.training_curves import training_curve
 from nnunetv2_guidino.cli import main
 
 pytestmark = pytest.mark.slow
@@ -73,8 +76,12 @@ def test_train_resume_validate_predict_and_share_without_the_encoder(workspace, 
     shutil.rmtree(encoder)
     resumed = workspace.train(trainer, "--c", **OFFLINE)
     assert "Epoch 0" not in resumed
-    for line in ("Epoch 2", "train losses: seg ", "val losses: seg ", "Guide Dice ", "Mean Validation Dice"):
+    told = ("train losses: seg ", "val losses: seg ", "Guide Dice ", "Late fusion with weight ")
+    for line in ("Epoch 2", *told, "Mean Validation Dice"):
         assert line in resumed
+    # what reads the log finds the guide's Dice alone in its line
+    curve = training_curve(SimpleNamespace(folder=folder / "fold_0"))["guide_dice"]
+    assert [f"{dice:.4f}" for dice in curve[1:]] == re.findall(r"Guide Dice (\S+)", resumed)
     assert "Mean Validation Dice" in workspace.train(trainer, "--val", **OFFLINE)
     with np.load(folder / "fold_0" / "guide_progress.npz") as recorded:
         assert recorded["finished"].tolist() == [0, 1, 2, 3]  # before and after the kill

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nnunetv2_guidino.benchmark.job import Job
 
-_LOGGED = re.compile(r": (Epoch|train_loss|val_loss|Pseudo dice|Guide Dice) (.*?)\s*$")
+_LOGGED = re.compile(r": (Epoch(?! time)|train_loss|val_loss|Pseudo dice|Guide Dice) (.*?)\s*$")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan")
 
 

@@ -40,6 +40,10 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
     "--gate": _choices("which features the guide acts on", lists.GATES),
     "--gating": _choices("how it acts on them", lists.GATINGS),
+    "--late-fusion": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "predictions add the guide to the segmentation, as far as that helps in validation",
+    },
     **{
         f"--{LAMBDA}{name}".replace("_", "-"): {
             "type": float,

@@ -13,6 +13,7 @@ from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.late_fusion import LateFusion
 from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.guide.shared_pass import Encoded, common_layers, same_input
@@ -21,12 +22,13 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
 class GuidedNetwork(TakesPretrainedWeights):
-    """Gates features of a segmentation network by a guide.
+    """Gates features of a segmentation network by a guide, and fuses both in the end, to predict.
 
     What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
     says how many segmentations the planned network returns: a list, finest first, or the finest as a tensor.
-    `returns_guides` says whether the guides come behind them, as the last entry of a list then. It starts on to train
-    and off to predict, and whoever predicts with a network that is being trained switches it off meanwhile.
+    `returns_guides` says whether the guides come behind them, as the last entry of a list then, or have been fused with
+    them. It starts on to train and off to predict, and whoever predicts with a network that is being trained switches
+    it off meanwhile.
 
     Args:
         network: The planned network, as nnU-Net builds it (see architectures.contract).
@@ -84,6 +86,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             config.readout,
             guides=config.classes if config.guides == "classes" else 1,
         )
+        self.late_fusion = LateFusion(config.classes)
 
     @property
     def decoder(self) -> Any:
@@ -137,9 +140,11 @@ class GuidedNetwork(TakesPretrainedWeights):
         else:
             logits = self.guide_logits(patch)
         outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
-        if not self.returns_guides:
-            return outputs
-        return [*([outputs] if isinstance(outputs, Tensor) else outputs), logits]
+        segmentations = [outputs] if isinstance(outputs, Tensor) else outputs
+        if self.returns_guides:
+            return [*segmentations, logits]
+        fused = [self.late_fusion(segmentation, logits) for segmentation in segmentations]
+        return fused[0] if isinstance(outputs, Tensor) else fused
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""

@@ -28,6 +28,7 @@ from nnunetv2_guidino.guide.record import KeepsRecord
 from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
+FUSION = "late_fusion."  # chosen by each training anew
 OPTION = "-pretrained_weights"
 # Like nnU-Net's patch size, these may change from one training to the next; so may the classes that share a guide.
 OF_SIZE = ("min_input_size", "max_input_size", "slice_stride")
@@ -92,7 +93,9 @@ class PretrainedWeights(dict[str, Tensor]):
 
     @staticmethod
     def _is_wanted(name: str, brought: Container[str], guided: bool) -> bool:
-        if name == RECORD or SEGMENTATION_LAYERS in name or (is_unused(name) and name not in brought):
+        if name == RECORD or name.startswith(FUSION) or SEGMENTATION_LAYERS in name:
+            return False
+        if is_unused(name) and name not in brought:
             return False
         # Adapters begin with an update of zero, so that a frozen encoder can be adapted.
         return (guided and (".lora_" not in name or name in brought)) or name.startswith("network.")

@@ -36,7 +36,7 @@ GUIDE_REGION = LabelManager(
 
 
 class SegmentationAndGuides(nn.Module):
-    """Guides as more channels behind a guided network's logits, resized to the patch.
+    """Guides as more channels behind a guided network's logits as it predicts them, resized to the patch.
 
     Args:
         network: The guided network.
@@ -53,7 +53,8 @@ class SegmentationAndGuides(nn.Module):
         network.returns_guides = True
 
     def forward(self, patch: Tensor) -> Tensor:
-        logits, guide_logits = self.network(patch)
+        segmentation, guide_logits = self.network(patch)
+        logits = self.network.late_fusion(segmentation, guide_logits)
         guides = guide_logits.sigmoid() if self.each_class else gating_guide(guide_logits.sigmoid())
         return torch.cat([logits, interpolate(guides, logits.shape[2:]).to(logits.dtype)], dim=1)
 

@@ -152,7 +152,10 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     def _build_loss(self) -> nn.Module:
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane)
+        config = self.guide_config
+        # Fold "all" validates on what it is trained on, which says nothing about other cases.
+        late_fusion = config.late_fusion and self.fold != "all"
+        return GuidedLoss(super()._build_loss(), self.label_manager, config.lambdas, in_plane, late_fusion)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """The first of what nnU-Net does when a training starts, and before it starts others."""

@@ -11,7 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nnunetv2_guidino.dice import dice
+from nnunetv2_guidino.guide.late_fusion import WEIGHTS
 from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.losses.late_fusion import best_weight
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.progress import prototypes_in_use
 
@@ -51,16 +53,31 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self._log_terms("train", self._gather(train_outputs))
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Log each term's mean and the guide's Dice over the steps of all GPUs."""
-        super().on_validation_epoch_end(val_outputs)
+        """Choose late fusion's weight, and log each term's mean and the guide's Dice over the steps of all GPUs."""
         values = self._gather(val_outputs)
+        if "fusion_counts" in values:
+            self._choose_late_fusion(values["fusion_counts"].sum(axis=0), val_outputs)
+        super().on_validation_epoch_end(val_outputs)
         self._log_terms("val", values)
         tp, fp, fn = (int(values[f"guide_{count}"].sum()) for count in ("tp", "fp", "fn"))
         self.logger.log("guide_dice", dice(tp, fp, fn), self.current_epoch)
 
+    def _choose_late_fusion(self, counts: Array, val_outputs: list[dict[str, Any]]) -> None:
+        """By the counts of all GPUs, also in this one's outputs, from which nnU-Net makes the pseudo Dice.
+
+        It then is that of what the network will predict, and the best checkpoint is chosen by it.
+        """
+        chosen = best_weight(counts)
+        if chosen is None:
+            return
+        self._guided_network().late_fusion.weight.fill_(WEIGHTS[chosen])
+        for output in val_outputs:
+            of_chosen = output["fusion_counts"][0][chosen].cpu().numpy()
+            output |= dict(zip(("tp_hard", "fp_hard", "fn_hard"), of_chosen, strict=True))
+
     def _gather(self, outputs: list[dict[str, Any]]) -> dict[str, Array]:
         """What `_last_terms` said in the steps of all GPUs."""
-        names = self.loss.last_terms()
+        names = [name for name in self.loss.last_terms() if name in outputs[0]]
         values = {name: torch.cat([torch.stack(output[name]) for output in outputs]).cpu().numpy() for name in names}
         if not self.is_ddp:
             return values
@@ -81,6 +98,8 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
             )
             self.print_to_log_file(f"{part} losses:", ", ".join(terms))
         self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
+        if self.loss.late_fusion:
+            self.print_to_log_file(f"Late fusion with weight {float(self._guided_network().late_fusion.weight):g}")
         in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
         self.logger.log("prototypes_in_use", in_use, self.current_epoch)
         super().on_epoch_end()

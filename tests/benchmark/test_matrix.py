@@ -8,6 +8,7 @@ import pytest
 from nnunetv2_guidino.benchmark.matrix import PRESETS, find_matrix, read_matrix
 from nnunetv2_guidino.errors import GuidinoError
 
+BENCHMARKS = Path(__file__).parents[2] / "docs" / "benchmarks"
 RESULTS = Path("/results")
 
 
@@ -145,6 +146,11 @@ def test_one_training_under_two_names_is_refused(matrix):
     twice = matrix("datasets: 501\nmethods: {a: {}, b: {}}")
     with pytest.raises(GuidinoError, match="a fold 0 seed 0 and .* b fold 0 seed 0 are the same training"):
         jobs(twice)
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_matrices_of_the_docs_are_read(file):
+    assert jobs(read_matrix(file, ["501"]))
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))

@@ -26,10 +26,14 @@ CONFIGURATION = {
 def model_folder(planned_trainer) -> Callable[..., Path]:
     """A model folder as a training of the given folds leaves it; the weights are the initial ones."""
 
-    def build(name: str = "nnUNetTrainerGuiDINO", folds: tuple[int, ...] = (0,), **settings: Any) -> Path:
+    def build(
+        name: str = "nnUNetTrainerGuiDINO", folds: tuple[int, ...] = (0,), late_fusion: float = 0, **settings: Any
+    ) -> Path:
         for fold in folds:
             trainer = planned_trainer(f"{name}_seed{fold}" if name.endswith("O") else name, fold=fold, **settings)
             trainer.initialize()
+            if late_fusion:
+                trainer.network.late_fusion.weight.fill_(late_fusion)
             dimensions = len(trainer.configuration_manager.patch_size)
             trainer.inference_allowed_mirroring_axes = tuple(range(dimensions))  # nnU-Net sets it with the augmentation
             folder = Path(trainer.output_folder_base).with_name("model")

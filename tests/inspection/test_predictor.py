@@ -38,8 +38,9 @@ def test_one_tile_is_the_network_s_guide(model_folder, tmp_path):
     )  # nnU-Net adds up in half precision
 
 
-def test_the_segmentation_is_nnunet_s(model_folder, tmp_path):
-    model = model_folder(folds=(0, 1))
+@pytest.mark.parametrize("late_fusion", [0, 0.5])
+def test_the_segmentation_is_nnunet_s(late_fusion, model_folder, tmp_path):
+    model = model_folder(folds=(0, 1), late_fusion=late_fusion)
     file = save_image(tmp_path / "a_0000.png", 70, 90)
     stock = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     stock.initialize_from_trained_model_folder(str(model), (0, 1), CHECKPOINT)

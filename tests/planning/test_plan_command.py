@@ -31,6 +31,7 @@ def section(folder: Path, name: str = "New") -> dict[str, object]:
         (["--similarity", "dot"], {"similarity": "dot"}),
         (["--readout", "affine"], {"readout": "affine"}),
         (["--gate", "bottleneck"], {"gate": "bottleneck"}),
+        (["--no-late-fusion"], {"late_fusion": False}),
         (["--lambda-guide", "0.5"], {"lambda_guide": 0.5}),
         (["--lambda-boundary", "0"], {"lambda_boundary": 0}),
         (["--lora"], {"lora": LoRA()}),

@@ -40,7 +40,7 @@ class ConstantGuide(nn.Module):
 
     def __init__(self, value: float):
         super().__init__()
-        self.logit = torch.tensor(value).logit()
+        self.logit = torch.tensor(value, dtype=torch.float64).logit(eps=1e-9).float()  # finite, as a TokenBook's
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(tokens[:, :1]) + self.logit
