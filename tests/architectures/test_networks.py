@@ -54,13 +54,23 @@ def test_nnunet_s_loss_weighs_the_finest_output_as_in_its_own_networks(name, dim
 
 
 @each
-def test_half_precision_trains_to_finite_gradients(name, dimensions):
+def test_gradients_in_half_precision_point_where_those_in_full_precision_do(name, dimensions):
+    full, half = (_gradients(name, dimensions, half) for half in (False, True))
+    assert torch.cosine_similarity(full, half, dim=0) > 0.7  # measured: 0.80 to 1.00
+    assert 0.7 < half.norm() / full.norm() < 1.4  # 0.82 to 1.02
+
+
+def _gradients(name: str, dimensions: int, half: bool) -> torch.Tensor:
+    """Of all parameters. By PyTorch's own convolutions, which stand in for a GPU's.
+
+    oneDNN's leave memory that nobody has written in the weights' gradients of 3×3×3 convolutions of two slices, in
+    bfloat16 and with AVX-512. (nnU-Net trains in float32 on CPUs.)
+    """
     network = tiny_network(name, EVEN[dimensions])
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.backends.mkldnn.flags(enabled=False), torch.autocast("cpu", torch.bfloat16, enabled=half):
         outputs = network(torch.randn(2, 3, *EVEN[dimensions]))
-    sum(output.float().square().mean() for output in outputs).backward()
-    gradients = [p.grad for p in network.parameters() if p.requires_grad]
-    assert all(gradient.isfinite().all() for gradient in gradients)
+        sum(output.float().square().mean() for output in outputs).backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.requires_grad])
 
 
 @each
