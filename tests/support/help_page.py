@@ -7,7 +7,7 @@ A benchmark's small CSV is the summary.csv that `guidino benchmark` writes into 
 
 On the page, `<!-- benchmark: NAME -->` … `<!-- end of the benchmark -->` is filled with a table of each data set of
 NAME, and with a plot over the number of training cases where there are several; `<!-- all benchmarks -->` …
-`<!-- end of all benchmarks -->` with one plot of all their differences from the first methods.
+`<!-- end of all benchmarks -->` with one plot of the differences of all whose first method is a plain one.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def page(text: str, benchmarks: Path, pictures: Path) -> str:
         lambda found: found[1] + "\n" + section(found[2], summaries[found[2]], pictures) + "\n" + found[3], text
     )
     if names and ALL.search(text):
-        (pictures / "help.png").write_bytes(as_png(differences(pd.concat(summaries.values())), dpi=110))
-        picture = "![Mean paired differences in Dice from the first method, with 95 % intervals](help.png)"
+        of_plain = [summary for summary in summaries.values() if summary["method"].iloc[0].startswith("plain")]
+        (pictures / "help.png").write_bytes(as_png(differences(pd.concat(of_plain)), dpi=110))
+        picture = "![Mean paired differences in Dice from plain nnU-Net, with 95 % intervals](help.png)"
         text = ALL.sub(lambda found: f"{found[1]}\n{picture}\n\n{found[2]}", text)
     return text
 
