@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,8 +114,12 @@ def measure(
     try:
         # first, while this process holds nothing that they would have to share the memory with
         values = dict(_in_fresh_processes(trainings))
-        actions, about = _actions(trainings)
+        actions, about = _steps(trainings)
         values |= interleaved(actions, rounds, where)
+        # Gradients and momentum of all networks have to go before five folds of each come; trainers are in circles.
+        actions.clear()
+        gc.collect()
+        values |= interleaved(_predictions(trainings), rounds, where)
     except torch.OutOfMemoryError as error:
         raise GuidinoError(
             f"-device {device} has too little memory for these networks side by side: name fewer plans, or give plans "
@@ -122,7 +127,7 @@ def measure(
         ) from error
     order = [Key(name, *network) for name in MEASURES for network in _networks(trainings)]
     return Costs(
-        {"dataset": folder.name, "configuration": configuration, "rounds": rounds, **about, **_machine(where)},
+        {"dataset": folder.name, "configuration": configuration, "rounds": rounds, "plans": about, **_machine(where)},
         {key: values[key] for key in order if key in values},
     )
 
@@ -146,28 +151,34 @@ def _in_fresh_processes(trainings: Mapping[tuple[str, str], Training]) -> Iterat
     yield from starts.items()
 
 
-def _actions(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, Callable[[], Any]], dict[str, Any]]:
-    """What is timed, and what is known of it."""
+def _steps(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, Callable[[], Any]], dict[str, Any]]:
+    """Training steps, and what is known of the plans."""
     actions: dict[Key, Callable[[], Any]] = {}
     about: dict[str, Any] = {}
     for (plans, network), training in trainings.items():
         trainer = build_trainer(training)
-        batch, prediction = dummy_batch(trainer), Prediction(trainer)
+        batch = dummy_batch(trainer)
         actions[Key("step", plans, network)] = partial(trainer.train_step, batch)
+        about.setdefault(plans, {"batch_size": trainer.batch_size, "patch_size": [*batch["data"].shape[2:]]})
+        if network == GUIDED:
+            actions[Key("step", plans, ENCODER)] = partial(BareEncoder(trainer), batch["data"], training=True)
+            about[plans] |= _about_encoder(trainer)
+    return actions, about
+
+
+def _predictions(trainings: Mapping[tuple[str, str], Training]) -> dict[Key, Callable[[], Any]]:
+    actions: dict[Key, Callable[[], Any]] = {}
+    for (plans, network), training in trainings.items():
+        trainer = build_trainer(training)
+        prediction = Prediction(trainer)
         # To predict, LoRA is merged, so that the network is the guided one; but each fold has another encoder.
         for name in ("folds",) if network == LORA else ("tile", "image", "folds"):
             actions[Key(name, plans, network)] = getattr(prediction, name)
         if network == GUIDED:
-            encoder = BareEncoder(trainer)
-            actions[Key("step", plans, ENCODER)] = partial(encoder, batch["data"], training=True)
-            tile = partial(encoder, batch["data"][:1], training=False)
+            tile = partial(BareEncoder(trainer), dummy_batch(trainer)["data"][:1], training=False)
             for name, times in (("tile", 1), ("image", prediction.mirrored), ("folds", 1)):
                 actions[Key(name, plans, ENCODER)] = partial(_repeat, times, tile)
-        about.setdefault("plans", {})
-        about["plans"].setdefault(plans, {"batch_size": trainer.batch_size, "patch_size": [*batch["data"].shape[2:]]})
-        if network == GUIDED:
-            about["plans"][plans] |= _about_encoder(trainer)
-    return actions, about
+    return actions
 
 
 def _repeat(times: int, action: Callable[[], Any]) -> None:

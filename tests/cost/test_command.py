@@ -1,11 +1,14 @@
 """`guidino cost` on plans without data."""
 
 import csv
+import gc
 import json
+import weakref
 
 import planned
 import pytest
 
+from nnunetv2_guidino.cost import measure
 from nnunetv2_guidino.cost.measure import ENCODER, GUIDED, LORA, MEASURES, PLAIN, Costs, Key
 from nnunetv2_guidino.cost.report import read_costs, rows
 
@@ -18,10 +21,10 @@ def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path):
     assert {path: path.stat().st_mtime for path in planned_dataset.parent.rglob("*")} == before
     costs = read_costs(tmp_path / "cost" / "cost.json")
     networks = {("nnUNetPlans", network) for network in (PLAIN, GUIDED, LORA)} | {("nnUNetPlansB", PLAIN)}
-    for measure in MEASURES:
-        timed = set() if measure in ("memory", "start") else {("nnUNetPlans", ENCODER)}
-        merged = {("nnUNetPlans", LORA)} if measure in ("tile", "image") else set()
-        assert {key[1:] for key in costs.values if key.measure == measure} == (networks | timed) - merged
+    for name in MEASURES:
+        timed = set() if name in ("memory", "start") else {("nnUNetPlans", ENCODER)}
+        merged = {("nnUNetPlans", LORA)} if name in ("tile", "image") else set()
+        assert {key[1:] for key in costs.values if key.measure == name} == (networks | timed) - merged
     assert all(value > 0 for values in costs.values.values() for value in values)
     assert len(costs.values[Key("step", "nnUNetPlans", GUIDED)]) == 2
     assert costs.about["plans"]["nnUNetPlans"]["batch_size"] == 2
@@ -31,6 +34,27 @@ def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == len(costs.values)
     assert (tmp_path / "cost" / "cost.png").stat().st_size > 10_000
+
+
+def test_what_trains_is_gone_when_folds_predict(planned_dataset, monkeypatch):
+    """Gradients, momentum and five folds of all networks together are more than a machine has."""
+    trainers = []
+
+    def interleaved(actions, *_):
+        assert not any(trainer() for trainer in trainers)
+        methods = [action.func for key, action in actions.items() if key.measure == "step" and key.network != ENCODER]
+        trainers.extend(weakref.ref(method.__self__) for method in methods)
+        return {key: [1.0] for key in actions}
+
+    monkeypatch.setattr(measure, "_in_fresh_processes", lambda trainings: ())
+    monkeypatch.setattr(measure, "interleaved", interleaved)
+    gc.disable()  # by itself it comes at some time or other
+    try:
+        costs = measure.measure(str(planned.DATASET))
+    finally:
+        gc.enable()
+    assert len(trainers) == 3
+    assert {key.measure for key in costs.values} == {"step", "tile", "image", "folds"}
 
 
 def test_ratios_are_taken_round_by_round():
