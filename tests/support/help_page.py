@@ -77,7 +77,8 @@ def page(text: str, benchmarks: Path, pictures: Path) -> str:
     )
     if names and ALL.search(text):
         of_plain = [summary for summary in summaries.values() if summary["method"].iloc[0].startswith("plain")]
-        (pictures / "help.png").write_bytes(as_png(differences(pd.concat(of_plain)), dpi=110))
+        rows = pd.concat(of_plain).drop_duplicates([*CELL, "method", "class"])  # matrices may share trainings
+        (pictures / "help.png").write_bytes(as_png(differences(rows), dpi=110))
         picture = "![Mean paired differences in Dice from plain nnU-Net, with 95 % intervals](help.png)"
         text = ALL.sub(lambda found: f"{found[1]}\n{picture}\n\n{found[2]}", text)
     return text
