@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from number_formats import dice
+from number_formats import dice_of
 
 from nnunetv2_guidino.guide.late_fusion import WEIGHTS
 from nnunetv2_guidino.inspection.predictor import GuidePredictor
@@ -37,7 +37,7 @@ def with_each_weight(model: Path, images: Path, labels: Path) -> np.ndarray:
         of_case = []
         for weight in WEIGHTS:
             weights["network.late_fusion.weight"].fill_(weight)
-            of_case.append(dice(predictor.predict(files).segmentation, truth))
+            of_case.append(dice_of(predictor.predict(files).segmentation, truth))
         scores.append(of_case)
     return np.array(scores)
 

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunetv2_guidino.dice import dice
 from nnunetv2_guidino.encoders.precision import has_bfloat16
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.inspection.predictor import Guided, GuidePredictor
 
 
-def dice(segmentation: np.ndarray, truth: np.ndarray) -> float:
+def dice_of(segmentation: np.ndarray, truth: np.ndarray) -> float:
+    """Of any foreground."""
     found, there = segmentation > 0, truth > 0
-    return float(2 * (found & there).sum() / max(1, found.sum() + there.sum()))
+    return dice(int((found & there).sum()), int((found & ~there).sum()), int((~found & there).sum()))
 
 
 def predict(predictor: GuidePredictor, files: list[Path], bfloat16: bool) -> Guided:
@@ -46,7 +48,7 @@ def main(model: Path, images: Path, labels: Path, count: int) -> None:
         truth = predictor.reader().read_seg(str(labels / f"{name}.png"))[0][0]
         found = [predict(predictor, files, bfloat16) for bfloat16 in (False, True)]
         guides.append(np.abs(found[0].guide - found[1].guide))
-        scores.append([dice(one.segmentation, truth) for one in found])
+        scores.append([dice_of(one.segmentation, truth) for one in found])
     moved, difference = np.stack(guides), np.diff(scores, axis=1)
     print(f"{len(scores)} cases; guides differ by {moved.mean():.5f} in the mean and by {moved.max():.4f} at most;")
     print(f"Dice by {difference.mean():+.5f} in the mean and by {np.abs(difference).max():.5f} in one case at most")
