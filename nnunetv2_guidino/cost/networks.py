@@ -164,7 +164,7 @@ def _of_fold(name: str, tensor: Tensor, fold: int) -> Tensor:
     frozen = name.startswith("token_encoder.vit.") and "lora_" not in name
     if frozen or not tensor.is_floating_point():
         return tensor.to("cpu", copy=True)
-    return tensor.cpu() * (1 + fold / 100)
+    return tensor.cpu() + fold / 100  # LoRA's B is zero before training: a factor would leave folds the same
 
 
 class BareEncoder:

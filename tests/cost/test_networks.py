@@ -8,6 +8,7 @@ import torch
 
 from nnunetv2_guidino.cost.measure import GUIDED, LORA, TRAINERS
 from nnunetv2_guidino.cost.networks import BareEncoder, Prediction, Training, build_trainer, dummy_batch
+from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
 REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
 
@@ -61,6 +62,18 @@ def test_folds_have_a_frozen_encoder_in_common_and_nothing_else(planned_dataset,
     assert all(torch.equal(first[name], second[name]) for name in names) == shared
     assert not any(torch.equal(first[f"tokenbook.{name}"], second[f"tokenbook.{name}"]) for name in ("prototypes",))
     assert all(first[name].data_ptr() != second[name].data_ptr() for name in names)
+
+
+@pytest.mark.parametrize(("network", "passes"), [(GUIDED, 1), (LORA, 5)])
+def test_an_ensemble_encodes_a_tile_as_often_as_its_encoders_differ(
+    planned_dataset, tiny_encoder, network, passes, monkeypatch
+):
+    prediction = Prediction(trainer_of(planned_dataset, network, encoder=str(tiny_encoder("dinov3"))))
+    prediction.folds()  # the first image: what is equal is not known yet
+    encoded, encode = [], TokenEncoder._encode
+    monkeypatch.setattr(TokenEncoder, "_encode", lambda *args: encoded.append(1) or encode(*args))
+    prediction.folds()
+    assert len(encoded) == passes
 
 
 def test_an_encoder_that_is_not_here_is_built_by_its_architecture(planned_dataset, monkeypatch):
