@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # glibc keeps freed tensors of less than 32 MB for others of that size, which may never come: with LoRA the resident set
 # of a training on the CPU is up to 1.8 times what its tensors hold. Those from 64 KB on go back to the system here.
 COUNTABLE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+NNUNETS_OWN = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ class Fresh:
         return self.import_seconds + self.construction_seconds
 
 
+def imported_trainer(name: str) -> Any:
+    """nnU-Net's own trainer or, by any other name, one of ours; nothing is imported that it does not need."""
+    if name == NNUNETS_OWN:
+        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+        return nnUNetTrainer
+    from nnunetv2_guidino.training.naming import trainer_class
+
+    return trainer_class(name)
+
+
 def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
     """Build a trainer in a process of its own, and make some steps with it.
 
@@ -68,9 +80,7 @@ def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
 def measure_here(plans_file: str, configuration: str, trainer: str, device: str, steps: str) -> Fresh:
     """Measure in this process, which must have imported nothing heavy so far."""
     start = time.perf_counter()
-    from nnunetv2_guidino.training.naming import trainer_class
-
-    trainer_class(trainer)
+    imported_trainer(trainer)
     imported = time.perf_counter()
     from nnunetv2_guidino.cost.networks import Training, build_trainer, dummy_batch
 

@@ -6,7 +6,7 @@ import gc
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ import torch
 from tqdm import tqdm
 
 from nnunetv2_guidino.bounds import COUNT
-from nnunetv2_guidino.cost.fresh import in_fresh_process
+from nnunetv2_guidino.cost.fresh import NNUNETS_OWN, in_fresh_process
 from nnunetv2_guidino.cost.networks import BareEncoder, Prediction, Training, build_trainer, dummy_batch
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
 
 PLAIN, ENCODER, GUIDED, LORA = "plain", "encoder", "guided", "guided, LoRA"
@@ -144,11 +145,24 @@ def _in_fresh_processes(trainings: Mapping[tuple[str, str], Training]) -> Iterat
     starts: dict[Key, list[float]] = {}
     for number in tqdm(range(STARTS), desc="processes", leave=False, disable=None):
         for of, training in trainings.items():
-            fresh = in_fresh_process(training, 0 if number else STEPS_FOR_MEMORY)
+            fresh = in_fresh_process(of_whoever_has_no_guide(training), 0 if number else STEPS_FOR_MEMORY)
             starts.setdefault(Key("start", *of), []).append(fresh.start_seconds)
             if fresh.peak_bytes is not None:
                 yield Key("memory", *of), [fresh.peak_bytes / 2**20]
     yield from starts.items()
+
+
+def of_whoever_has_no_guide(training: Training) -> Training:
+    """The same by nnU-Net's own trainer, so that nothing that we import is counted as the plain network's.
+
+    A guided network keeps its trainer, and so does one of ours, whose pretrained weights no other would read.
+    """
+    if training.trainer != TRAINERS[PLAIN]:
+        return training
+    plans = read_configurations(training.plans_file)
+    _, settings = configuration_of(plans, training.plans_file, training.configuration)
+    ours = settings.network_arch_class_name.startswith("nnunetv2_guidino.")
+    return training if ours else replace(training, trainer=NNUNETS_OWN)
 
 
 def _steps(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, Callable[[], Any]], dict[str, Any]]:

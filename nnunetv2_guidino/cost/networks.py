@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import known_architecture
+from nnunetv2_guidino.cost.fresh import imported_trainer
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import is_cached
 from nnunetv2_guidino.errors import GuidinoError
@@ -23,7 +24,6 @@ from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.slices import take_slices
 from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json
 from nnunetv2_guidino.nnunet.folders import VARIABLES
-from nnunetv2_guidino.training.naming import trainer_class
 from nnunetv2_guidino.training.seeding import environment_variable
 
 FOLDS = 5
@@ -36,7 +36,7 @@ class Training:
     Args:
         plans_file: Beside it lies dataset.json.
         configuration: One in it.
-        trainer: The name of one of ours.
+        trainer: "nnUNetTrainer" or the name of one of ours.
         device: "cpu", "cuda" or "mps".
     """
 
@@ -63,7 +63,7 @@ def build_trainer(training: Training) -> Any:
         data = folders / "nnUNet_preprocessed" / manager.dataset_name / settings.data_identifier
         data.mkdir(parents=True)
         (data / "case.b2nd").touch()  # nnU-Net tells the format of the others by it
-        trainer: Any = trainer_class(training.trainer)(
+        trainer: Any = imported_trainer(training.trainer)(
             {**plans, "continue_training": False}, training.configuration, 0, dataset_json, device
         )
         if hasattr(trainer, "guide_config") and not is_cached(trainer.guide_config.encoder):

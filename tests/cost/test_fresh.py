@@ -1,0 +1,43 @@
+"""Trainings in processes of their own: a plain network is started as those who have no guide start it."""
+
+import json
+import subprocess
+import sys
+
+import planned
+import pytest
+
+from nnunetv2_guidino.cost.fresh import NNUNETS_OWN
+from nnunetv2_guidino.cost.measure import GUIDED, PLAIN, TRAINERS, in_fresh_process, of_whoever_has_no_guide
+from nnunetv2_guidino.cost.networks import Training
+
+OURS = "nnunetv2_guidino.architectures.nnwnet.NnWNet"
+
+
+@pytest.mark.parametrize(
+    ("network", "architecture", "trainer"),
+    [(PLAIN, None, NNUNETS_OWN), (PLAIN, OURS, TRAINERS[PLAIN]), (GUIDED, None, TRAINERS[GUIDED])],
+)
+def test_networks_without_guide_have_nnunet_s_own_trainer(tmp_path, network, architecture, trainer):
+    plans = planned.plans({}).plans
+    if architecture:
+        plans["configurations"]["2d"]["architecture"]["network_class_name"] = architecture
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    training = Training(tmp_path / "plans.json", "2d", TRAINERS[network])
+    assert of_whoever_has_no_guide(training).trainer == trainer
+
+
+def test_nnunet_s_own_trainer_is_imported_alone():
+    code = (
+        "import sys; from nnunetv2_guidino.cost.fresh import imported_trainer; imported_trainer('nnUNetTrainer');"
+        "sys.exit('transformers' in sys.modules or 'nnunetv2_guidino.training.guided' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_nnunet_s_own_trainer_starts_and_steps(planned_dataset):
+    training = Training(planned_dataset / "nnUNetPlans.json", "2d", NNUNETS_OWN)
+    fresh = in_fresh_process(training, steps=1)
+    assert fresh.start_seconds > 0
+    assert fresh.peak_bytes is None or fresh.peak_bytes > 0
