@@ -249,7 +249,7 @@ def _to_installed_names(module: TokenEncoder, state: dict[str, Tensor], prefix: 
     weights = to_stable(_taken_out(state, f"{prefix}vit."), module.family)
     if module.lora is not None and not module.has_adapters:
         merge_adapters(weights, module.lora)
-    own = module.vit.state_dict()
+    own = module.vit.state_dict(keep_vars=True)  # the parameters themselves: to copy them onto themselves takes no time
     installed = to_installed(weights, own, module.family)
     if module.memory is not None:
         convolution = {} if module.to_rgb is None else module.to_rgb.state_dict(prefix=f"{prefix}to_rgb.")
