@@ -201,9 +201,9 @@ def _repeat(times: int, action: Callable[[], Any]) -> None:
 
 
 def _about_encoder(trainer: Any) -> dict[str, Any]:
-    encoder = trainer.bare_network().token_encoder
+    encoder, name = trainer.bare_network().token_encoder, trainer.guide_config.encoder
     return {
-        "encoder": trainer.guide_config.encoder,
+        "encoder": Path(name).name if Path(name).is_dir() else name,  # where it lies means nothing to who reads it
         "encoder_input": list(encoder.input_size(*trainer.configuration_manager.patch_size[-2:])),
         "encoder_mib": sum(p.nbytes for p in encoder.parameters()) / 2**20,
     }

@@ -28,6 +28,7 @@ def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path):
     assert all(value > 0 for values in costs.values.values() for value in values)
     assert len(costs.values[Key("step", "nnUNetPlans", GUIDED)]) == 2
     assert costs.about["plans"]["nnUNetPlans"]["batch_size"] == 2
+    assert "/" not in costs.about["plans"]["nnUNetPlans"]["encoder"]
     assert costs.about["versions"]["torch"]
     assert (tmp_path / "cost" / "cost.txt").read_text() in text + "\n"
     with (tmp_path / "cost" / "cost.csv").open() as file:
