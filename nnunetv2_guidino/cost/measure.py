@@ -98,7 +98,7 @@ def measure(
         plans: Names of plans; the first one's plain network is what all is compared with.
         beside: Further plans, measured without a guide.
         device: "cpu", "cuda" or "mps".
-        rounds: How often each is timed, after one that is not counted.
+        rounds: How often each is timed.
 
     Raises:
         GuidinoError: If there are no such data or plans, nothing is known of the encoder, or memory does not suffice.
@@ -210,21 +210,24 @@ def _about_encoder(trainer: Any) -> dict[str, Any]:
 
 
 def interleaved(actions: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device) -> dict[Key, list[float]]:
-    """Seconds of each action in each round; all are run once in a round, so that a slow moment meets them all.
+    """Seconds of each action in each round; all are run in each round, so that a slow moment of the machine meets all.
+
+    Each is run once more just before it is timed. A training makes step after step, and what the others did meanwhile
+    has driven its memory out of caches and, on machines that take back what is idle, away.
 
     Args:
-        rounds: Of those that count; one before them does not.
+        rounds: How often each is timed.
         device: Whose queue has to be empty before the clock is read.
     """
     seconds: dict[Key, list[float]] = {key: [] for key in actions}
-    for number in tqdm(range(rounds + 1), desc="rounds", leave=False, disable=None):
+    for _ in tqdm(range(rounds), desc="rounds", leave=False, disable=None):
         for key, action in actions.items():
+            action()
             _wait_for(device)
             start = time.perf_counter()
             action()
             _wait_for(device)
-            if number:
-                seconds[key].append(time.perf_counter() - start)
+            seconds[key].append(time.perf_counter() - start)
     return seconds
 
 

@@ -4,9 +4,11 @@ import csv
 import gc
 import json
 import weakref
+from functools import partial
 
 import planned
 import pytest
+import torch
 
 from nnunetv2_guidino.cost import measure
 from nnunetv2_guidino.cost.measure import ENCODER, GUIDED, LORA, MEASURES, PLAIN, Costs, Key
@@ -56,6 +58,16 @@ def test_what_trains_is_gone_when_folds_predict(planned_dataset, monkeypatch):
         gc.enable()
     assert len(trainers) == 3
     assert {key.measure for key in costs.values} == {"step", "tile", "image", "folds"}
+
+
+def test_what_is_timed_has_just_been_run_before():
+    """Other networks have driven its memory out of caches meanwhile."""
+    done = []
+    keys = [Key("step", "A", network) for network in (PLAIN, GUIDED)]
+    actions = {key: partial(done.append, key) for key in keys}
+    seconds = measure.interleaved(actions, 2, torch.device("cpu"))
+    assert done == [keys[0], keys[0], keys[1], keys[1]] * 2
+    assert {key: len(values) for key, values in seconds.items()} == dict.fromkeys(keys, 2)
 
 
 def test_ratios_are_taken_round_by_round():
