@@ -109,8 +109,9 @@ class _Blended(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         feature, guide, share = ctx.saved_tensors
-        of_feature = torch.addcmul(1 - share, share, guide).mul_(gradient)
-        of_factor = (gradient * feature).flatten(2)
+        buffer = gradient * feature
+        of_factor = buffer.flatten(2)
         of_guide = share.flatten() @ of_factor
         of_share = (of_factor @ (guide - 1).flatten(2).transpose(1, 2)).sum(dim=0)
+        of_feature = torch.addcmul(1 - share, share, guide, out=buffer).mul_(gradient)
         return of_feature, of_guide.reshape(guide.shape), of_share.reshape(share.shape)
