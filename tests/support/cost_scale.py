@@ -122,6 +122,8 @@ def draw(content: dict[str, list[dict[str, Any]]], file: Path) -> None:
             label = f"{network}: {exponent(sizes, values):.2f}"
             axes.loglog(sizes, values, "o-", color=f"C{NETWORKS.index(network)}", label=label)
             axes.set(xlabel=name, ylabel=what)
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.set_xticks([], minor=True)
             axes.legend(fontsize=7, title="exponent", title_fontsize=7)
     figure.savefig(file, dpi=100)
 
