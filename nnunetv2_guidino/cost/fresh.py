@@ -14,8 +14,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nnunetv2_guidino.cost.trainers import imported_trainer
 from nnunetv2_guidino.errors import GuidinoError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # glibc keeps freed tensors of less than 32 MB for others of that size, which may never come: with LoRA the resident set
 # of a training on the CPU is up to 1.8 times what its tensors hold. Those from 64 KB on go back to the system here.
 COUNTABLE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-NNUNETS_OWN = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,6 @@ class Fresh:
     def start_seconds(self) -> float:
         """Both together."""
         return self.import_seconds + self.construction_seconds
-
-
-def imported_trainer(name: str) -> Any:
-    """nnU-Net's own trainer or, by any other name, one of ours; nothing is imported that it does not need."""
-    if name == NNUNETS_OWN:
-        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-        return nnUNetTrainer
-    from nnunetv2_guidino.training.naming import trainer_class
-
-    return trainer_class(name)
 
 
 def in_fresh_process(training: Training, steps: int = 0) -> Fresh:

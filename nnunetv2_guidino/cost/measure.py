@@ -16,8 +16,9 @@ import torch
 from tqdm import tqdm
 
 from nnunetv2_guidino.bounds import COUNT
-from nnunetv2_guidino.cost.fresh import NNUNETS_OWN, in_fresh_process
+from nnunetv2_guidino.cost.fresh import in_fresh_process
 from nnunetv2_guidino.cost.networks import BareEncoder, Prediction, Training, build_trainer, dummy_batch
+from nnunetv2_guidino.cost.trainers import NNUNETS_OWN
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import known_architecture
-from nnunetv2_guidino.cost.fresh import imported_trainer
+from nnunetv2_guidino.cost.trainers import imported_trainer
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import is_cached
 from nnunetv2_guidino.errors import GuidinoError

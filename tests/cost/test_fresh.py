@@ -7,9 +7,9 @@ import sys
 import planned
 import pytest
 
-from nnunetv2_guidino.cost.fresh import NNUNETS_OWN
 from nnunetv2_guidino.cost.measure import GUIDED, PLAIN, TRAINERS, in_fresh_process, of_whoever_has_no_guide
 from nnunetv2_guidino.cost.networks import Training
+from nnunetv2_guidino.cost.trainers import NNUNETS_OWN
 
 OURS = "nnunetv2_guidino.architectures.nnwnet.NnWNet"
 
@@ -29,7 +29,7 @@ def test_networks_without_guide_have_nnunet_s_own_trainer(tmp_path, network, arc
 
 def test_nnunet_s_own_trainer_is_imported_alone():
     code = (
-        "import sys; from nnunetv2_guidino.cost.fresh import imported_trainer; imported_trainer('nnUNetTrainer');"
+        "import sys; from nnunetv2_guidino.cost.trainers import imported_trainer; imported_trainer('nnUNetTrainer');"
         "sys.exit('transformers' in sys.modules or 'nnunetv2_guidino.training.guided' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
