@@ -143,18 +143,19 @@ def _networks(trainings: Mapping[tuple[str, str], Training]) -> Iterator[tuple[s
 
 
 def _in_fresh_processes(trainings: Mapping[tuple[str, str], Training]) -> Iterator[tuple[Key, list[float]]]:
+    started = {of: with_stock_trainer(training) for of, training in trainings.items()}
     starts: dict[Key, list[float]] = {}
     for number in tqdm(range(STARTS), desc="processes", leave=False, disable=None):
-        for of, training in trainings.items():
-            fresh = in_fresh_process(of_whoever_has_no_guide(training), 0 if number else STEPS_FOR_MEMORY)
+        for of, training in started.items():
+            fresh = in_fresh_process(training, 0 if number else STEPS_FOR_MEMORY)
             starts.setdefault(Key("start", *of), []).append(fresh.start_seconds)
             if fresh.peak_bytes is not None:
                 yield Key("memory", *of), [fresh.peak_bytes / 2**20]
     yield from starts.items()
 
 
-def of_whoever_has_no_guide(training: Training) -> Training:
-    """The same by nnU-Net's own trainer, so that nothing that we import is counted as the plain network's.
+def with_stock_trainer(training: Training) -> Training:
+    """A plain network by nnU-Net's own trainer, so that nothing that we import is counted as the plain network's.
 
     A guided network keeps its trainer, and so does one of ours, whose pretrained weights no other would read.
     """

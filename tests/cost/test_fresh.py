@@ -7,7 +7,8 @@ import sys
 import planned
 import pytest
 
-from nnunetv2_guidino.cost.measure import GUIDED, PLAIN, TRAINERS, in_fresh_process, of_whoever_has_no_guide
+from nnunetv2_guidino.cost.fresh import in_fresh_process
+from nnunetv2_guidino.cost.measure import GUIDED, PLAIN, TRAINERS, with_stock_trainer
 from nnunetv2_guidino.cost.networks import Training
 from nnunetv2_guidino.cost.trainers import NNUNETS_OWN
 
@@ -24,7 +25,7 @@ def test_networks_without_guide_have_nnunet_s_own_trainer(tmp_path, network, arc
         plans["configurations"]["2d"]["architecture"]["network_class_name"] = architecture
     (tmp_path / "plans.json").write_text(json.dumps(plans))
     training = Training(tmp_path / "plans.json", "2d", TRAINERS[network])
-    assert of_whoever_has_no_guide(training).trainer == trainer
+    assert with_stock_trainer(training).trainer == trainer
 
 
 def test_nnunet_s_own_trainer_is_imported_alone():
