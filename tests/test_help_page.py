@@ -38,6 +38,7 @@ def benchmarks(tmp_path):
                 calibration = {"best_dice": 0.35, "calibration_error": 0.0123}
                 rows.append(row | {"class": "any foreground"} | guide | calibration)
     pd.DataFrame(rows).to_csv(tmp_path / "small.csv", index=False)
+    (tmp_path / "small.yaml").write_text("title: Small\n")
     return tmp_path
 
 
@@ -56,3 +57,13 @@ def test_tables_and_plots_are_filled_in_and_prose_stays(benchmarks):
         assert f"]({name})" in text
         assert (benchmarks / name).read_bytes().startswith(b"\x89PNG")
     assert help_page.page(text, benchmarks, benchmarks) == text
+
+
+def test_the_plot_of_all_shows_longer_trainings_on_the_same_data_and_shared_ones_once(benchmarks):
+    for name in ("longer", "shared"):
+        (benchmarks / f"{name}.yaml").write_text(f"title: {name}\n")
+    small = help_page.read_summary("small", benchmarks)
+    longer = small.assign(dice_difference=small["dice_difference"] + 0.1)
+    rows = help_page.joined({"small": small, "longer": longer, "shared": small}, benchmarks)
+    guided = rows[(rows["method"] == "guided") & (rows["class"] == "foreground mean")]
+    assert list(guided["dataset"]) == ["Small", "Small", "longer", "longer"]

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from nnunetv2_guidino.benchmark.plots import as_png, differences, heading, low_data
 from nnunetv2_guidino.benchmark.summary import CELL
@@ -68,6 +69,16 @@ def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def joined(summaries: dict[str, pd.DataFrame], benchmarks: Path) -> pd.DataFrame:
+    """All rows, under their matrices' titles; trainings that several matrices share are there once."""
+    titles = {
+        name: yaml.safe_load((benchmarks / f"{name}.yaml").read_text(encoding="utf-8"))["title"] for name in summaries
+    }
+    rows = pd.concat([summary.assign(title=titles[name]) for name, summary in summaries.items()])
+    rows = rows.drop_duplicates([*CELL, "method", "class", "dice", "dice_difference"])
+    return rows.assign(dataset=rows["title"])
+
+
 def page(text: str, benchmarks: Path, pictures: Path) -> str:
     """The page with its tables renewed; the plots are written into `pictures`."""
     names = [name for _, name, _ in ONE.findall(text)]
@@ -76,9 +87,8 @@ def page(text: str, benchmarks: Path, pictures: Path) -> str:
         lambda found: found[1] + "\n" + section(found[2], summaries[found[2]], pictures) + "\n" + found[3], text
     )
     if names and ALL.search(text):
-        of_plain = [summary for summary in summaries.values() if summary["method"].iloc[0].startswith("plain")]
-        rows = pd.concat(of_plain).drop_duplicates([*CELL, "method", "class"])  # matrices may share trainings
-        (pictures / "help.png").write_bytes(as_png(differences(rows), dpi=110))
+        of_plain = {name: rows for name, rows in summaries.items() if rows["method"].iloc[0].startswith("plain")}
+        (pictures / "help.png").write_bytes(as_png(differences(joined(of_plain, benchmarks)), dpi=110))
         picture = "![Mean paired differences in Dice from plain nnU-Net, with 95 % intervals](help.png)"
         text = ALL.sub(lambda found: f"{found[1]}\n{picture}\n\n{found[2]}", text)
     return text
