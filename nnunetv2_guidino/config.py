@@ -109,7 +109,7 @@ class GuideConfig:
     encoder: str = field(default_factory=default_encoder)
     layer: int | list[int] | None = None
     min_input_size: int = 256
-    max_input_size: int | None = 384
+    max_input_size: int | None = 256
     prototypes: int = 256
     similarity: str = "cosine"
     readout: str = "logistic"

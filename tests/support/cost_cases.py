@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 CASES = {
     "2d_256": Case(911, (256, 256), batch_size=4, rounds=5),  # the paper's
-    "2d_512": Case(912, (512, 512), batch_size=2, rounds=3),
+    "2d_512": Case(912, (512, 512), batch_size=2, rounds=5),
     "3d": Case(913, (8, 128, 128), batch_size=2, rounds=3),  # 128³ with a sixteenth of its slices
 }
 
