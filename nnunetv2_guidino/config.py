@@ -15,6 +15,7 @@ from nnunetv2_guidino.errors import GuidinoError
 DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
+_LORA_KEY = f"{PLANS_KEY}.lora"
 FORMAT = 1  # of the section; sections of version 0.1.0 have none
 
 SIMILARITIES = ("cosine", "dot")
@@ -64,6 +65,23 @@ class LoRA:
         for name in ("alpha", "learning_rate"):
             _check(0 < getattr(self, name) < float("inf"), f"lora.{name}", getattr(self, name), "a positive number")
         _check(0 <= self.dropout < 1, "lora.dropout", self.dropout, "a probability below 1")
+
+    @classmethod
+    def from_plans(cls, section: object, where: str) -> LoRA:
+        """Read settings from plans; what they do not name takes its default.
+
+        Args:
+            section: An object in the plans.
+            where: Its key, for errors.
+
+        Raises:
+            GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
+        """
+        settings = _known_settings(_keys(cls), section, where)
+        try:
+            return cls(**settings)
+        except GuidinoError as error:
+            raise GuidinoError(where + str(error).removeprefix(_LORA_KEY)) from None
 
 
 @dataclass(frozen=True)
@@ -166,7 +184,7 @@ class GuideConfig:
         """
         section = _known_settings(_keys(cls), _readable(plans.get(PLANS_KEY, {})), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
-            section["lora"] = LoRA(**_known_settings(_keys(LoRA), section["lora"], f"{PLANS_KEY}.lora"))
+            section["lora"] = LoRA.from_plans(section["lora"], _LORA_KEY)
         if section.keys() >= _SETTINGS_OF_0_1_0:
             then = {"gating": "product", "late_fusion": False, "lambda_guide_dice": 0, "max_input_size": None}
             section = {**then, **section}

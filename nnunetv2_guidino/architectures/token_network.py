@@ -22,8 +22,15 @@ TUNING = ("frozen", "lora", "full")
 
 
 def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
-    """The adapters that plans' arch_kwargs ask for; None where they ask for none."""
-    return LoRA(**(arch_kwargs.get("lora") or {})) if arch_kwargs.get("tuning") == "lora" else None
+    """The adapters that plans' arch_kwargs ask for; None where they ask for none.
+
+    Raises:
+        GuidinoError: If their settings are not such, naming the key.
+    """
+    if arch_kwargs.get("tuning") != "lora":
+        return None
+    settings = arch_kwargs.get("lora")
+    return LoRA() if settings is None else LoRA.from_plans(settings, "architecture.arch_kwargs.lora")
 
 
 def depth_of(encoder_config: Mapping[str, Any]) -> int:

@@ -202,6 +202,12 @@ def test_settings_of_token_networks_are_checked():
         ({"tuning": "tuned"}, "tuning is 'tuned'; expected one of frozen, lora, full"),
         ({"head": "small"}, "head is 'small'; expected"),
         ({"widths": [4, 4]}, "2 widths for 4 layers"),
+        (
+            {"tuning": "lora", "lora": {"rnak": 4}},
+            r"arch_kwargs\.lora\.rnak in the plans is unknown; did you mean .*rank",
+        ),
+        ({"tuning": "lora", "lora": {"rank": 0}}, r"arch_kwargs\.lora\.rank is 0; expected at least 1"),
+        ({"tuning": "lora", "lora": 8}, r"arch_kwargs\.lora\" must be an object of settings, not 8"),
     ]:
         with pytest.raises(GuidinoError, match=message):
             tiny_network("segdino", EVEN[2], **settings)
