@@ -108,7 +108,14 @@ def test_a_signal_ends_the_command_and_its_workers_too(number, tmp_path):
     executable.write_text(f"#!{sys.executable}\n{WORKERS}")
     executable.chmod(0o755)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        # a shell has its background jobs ignore it, and these tests' run may be one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     files = [tmp_path / "command", tmp_path / "worker"]
     deadline = time.monotonic() + 60
     while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < deadline:
