@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from nnunetv2_guidino.benchmark.plots import as_png, differences, heading, low_data
+from nnunetv2_guidino.benchmark.settings import read_yaml
 from nnunetv2_guidino.benchmark.summary import CELL
 from nnunetv2_guidino.benchmark.tables import number, with_interval
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
@@ -71,9 +71,7 @@ def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
 
 def joined(summaries: dict[str, pd.DataFrame], benchmarks: Path) -> pd.DataFrame:
     """All rows, under their matrices' titles; trainings that several matrices share are there once."""
-    titles = {
-        name: yaml.safe_load((benchmarks / f"{name}.yaml").read_text(encoding="utf-8"))["title"] for name in summaries
-    }
+    titles = {name: read_yaml(benchmarks / f"{name}.yaml").text("title", name) for name in summaries}
     rows = pd.concat([summary.assign(title=titles[name]) for name, summary in summaries.items()])
     rows = rows.drop_duplicates([*CELL, "method", "class", "dice", "dice_difference"])
     return rows.assign(dataset=rows["title"])
