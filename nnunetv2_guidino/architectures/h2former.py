@@ -91,7 +91,9 @@ class H2Former(OneOutput):
 
 
 class H2Encoder(nn.Module):
-    """At each level: what the ResNet makes, plus what convolutions of several scales make, through transformers.
+    """At each level: transformers on the sum of a ResNet stage and of convolutions of several scales.
+
+    Both read the level above: the ResNet stage the transformers' output, the convolutions the same through a norm.
 
     Shape:
         (B, n, H, W) -> [(B, C_i, ⌈H / 2^(i + 1)⌉, ⌈W / 2^(i + 1)⌉), finest first]
@@ -121,14 +123,14 @@ class H2Encoder(nn.Module):
 
     def forward(self, patch: Tensor) -> list[Tensor]:
         resnet: Any = self.resnet
-        local = resnet.maxpool(resnet.act1(resnet.bn1(resnet.conv1(patch))))
+        below = resnet.maxpool(resnet.act1(resnet.bn1(resnet.conv1(patch))))
         mixed = over_channels(self.first_norm, self.mixings[0](patch))
         features: list[Tensor] = []
         for level, transformer in enumerate(self.transformers):
             if level > 0:
-                mixed = self.mixings[level](over_channels(self.norms[level - 1], features[-1]))
-            local = getattr(resnet, f"layer{level + 1}")(local)
-            features.append(over_channels(transformer, local + mixed))
+                mixed = self.mixings[level](over_channels(self.norms[level - 1], below))
+            below = over_channels(transformer, getattr(resnet, f"layer{level + 1}")(below) + mixed)
+            features.append(below)
         return features
 
 
@@ -143,9 +145,7 @@ class H2Decoder(Decoder):
         super().__init__(widths[:1], num_classes, deep_supervision, bias=False)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[:-1])
         self.joinings = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(2 * width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-            )
+            nn.Sequential(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
             for width in widths[:-1]
         )
 
@@ -197,7 +197,7 @@ class ChannelAttention(nn.Module):
 
 
 class AttentiveMLP(nn.Module):
-    """A transformer's MLP with channel attention on what it has in the middle.
+    """A transformer's MLP with channel attention on its outputs.
 
     Shape:
         (B, tokens, C) -> the same
@@ -207,11 +207,11 @@ class AttentiveMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(channels, 4 * channels)
         self.activation = nn.GELU()
-        self.attention = ChannelAttention()
         self.fc2 = nn.Linear(4 * channels, channels)
+        self.attention = ChannelAttention()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(self.attention(self.activation(self.fc1(tokens))))
+        return self.attention(self.fc2(self.activation(self.fc1(tokens))))
 
 
 def _transformer(channels: int, heads: int, window: Sequence[int], index: int, drop_path: float) -> nn.Module:

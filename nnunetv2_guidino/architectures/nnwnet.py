@@ -13,11 +13,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.contract import Architecture, Description
+from nnunetv2_guidino.architectures.nnwnet_blocks import (
+    LAYERS,
+    GlobalBlock,
+    Layers,
+    Residual,
+    convolved,
+    downs,
+    raised,
+)
 from nnunetv2_guidino.architectures.parts import (
     Decoder,
     check_dimensions,
     cropped,
-    neighbour_mean,
     resized,
     with_defaults,
 )
@@ -25,8 +33,6 @@ from nnunetv2_guidino.errors import GuidinoError
 
 # Of the five levels: the paper's in 2D, and its trainer's in 3D. The global branch has half of them.
 WIDTHS = {2: (16, 32, 64, 128, 256), 3: (32, 64, 128, 256, 320)}
-CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class NNWNet(Architecture):
@@ -42,12 +48,13 @@ class NNWNet(Architecture):
         strides: For each level, along each axis, the first being ones.
         widths: Channels of each level; None are the paper's for five levels.
         global_widths: Channels of the global branch at each level; None are half of `widths`.
+        norm: "batch", as published, or "instance".
 
     Shape:
         (B, n, *size) -> (B, classes, *size), or with deep supervision a list of them at the strides
 
     Raises:
-        GuidinoError: If levels and widths do not match in number.
+        GuidinoError: If levels and widths do not match in number, or there is no such norm.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class NNWNet(Architecture):
         strides: Sequence[Sequence[int]],
         widths: Sequence[int] | None = None,
         global_widths: Sequence[int] | None = None,
+        norm: str = "batch",
     ):
         super().__init__()
         dimensions = check_dimensions(type(self), strides)
@@ -68,15 +76,16 @@ class NNWNet(Architecture):
                 f"NNWNet: architecture.arch_kwargs has {len(strides)} strides, {len(widths)} widths and "
                 f"{len(global_widths)} global_widths; expected one of each for each of two levels or more"
             )
+        if norm not in LAYERS:
+            raise GuidinoError(f"NNWNet: norm is {norm!r}; expected one of {', '.join(LAYERS)}")
+        layers = LAYERS[norm][dimensions]
         self.outputs = len(widths) - 1
         self.scales = np.cumprod(strides, axis=0).tolist()
-        self.stem = nn.Sequential(
-            _convolved(input_channels, widths[0], dimensions), _convolved(widths[0], widths[0], dimensions)
-        )
-        self.first_encoder = FirstEncoder(widths, global_widths, strides)
-        self.first_decoder = FirstDecoder(widths, global_widths, dimensions)
-        self.second_encoder = SecondEncoder(widths, global_widths, strides)
-        self.decoder = SecondDecoder(widths, global_widths, num_classes, deep_supervision, dimensions)
+        self.stem = nn.Sequential(convolved(input_channels, widths[0], layers), convolved(widths[0], widths[0], layers))
+        self.first_encoder = FirstEncoder(widths, global_widths, strides, layers)
+        self.first_decoder = FirstDecoder(widths, global_widths, layers)
+        self.second_encoder = SecondEncoder(widths, global_widths, strides, layers)
+        self.decoder = SecondDecoder(widths, global_widths, num_classes, deep_supervision, layers)
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
@@ -131,13 +140,14 @@ class FirstEncoder(nn.Module):
         (B, L₀, *size) -> the coarsest (B, L_n, …), [(B, G_i, …) for each level]
     """
 
-    def __init__(self, widths: Sequence[int], global_widths: Sequence[int], strides: Sequence[Sequence[int]]):
+    def __init__(
+        self, widths: Sequence[int], global_widths: Sequence[int], strides: Sequence[Sequence[int]], layers: Layers
+    ):
         super().__init__()
-        dimensions = len(strides[0])
         pairs = zip(widths, global_widths, strict=True)
-        self.globals = nn.ModuleList(GlobalBlock(width, wide, dimensions) for width, wide in pairs)
-        self.convolutions = nn.ModuleList(_convolved(width, width, dimensions) for width in widths[:-1])
-        self.downs = _downs(widths, strides)
+        self.globals = nn.ModuleList(GlobalBlock(width, wide, layers) for width, wide in pairs)
+        self.convolutions = nn.ModuleList(convolved(width, width, layers) for width in widths[:-1])
+        self.downs = downs(widths, strides, layers)
 
     def forward(self, local: Tensor) -> tuple[Tensor, list[Tensor]]:
         kept = [self.globals[0](local)]
@@ -154,20 +164,20 @@ class FirstDecoder(nn.Module):
         the coarsest local, the globals -> the finest (B, L₀ + G₀, …), [globals of each level, the coarsest as it came]
     """
 
-    def __init__(self, widths: Sequence[int], global_widths: Sequence[int], dimensions: int):
+    def __init__(self, widths: Sequence[int], global_widths: Sequence[int], layers: Layers):
         super().__init__()
         joined = [width + wide for width, wide in zip(widths, global_widths, strict=True)]
         inputs = [*joined[1:-1], widths[-1]]  # the coarsest level's global goes to the second half alone
-        self.blocks = nn.ModuleList(Residual(i, width, dimensions) for i, width in zip(inputs, widths[1:], strict=True))
-        self.ups = nn.ModuleList(_convolved(below, width, dimensions) for width, below in pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(i, width, layers) for i, width in zip(inputs, widths[1:], strict=True))
+        self.ups = nn.ModuleList(convolved(below, width, layers, bias=False) for width, below in pairwise(widths))
         self.globals = nn.ModuleList(
-            GlobalBlock(i, wide, dimensions) for i, wide in zip(joined[:-1], global_widths[:-1], strict=True)
+            GlobalBlock(i, wide, layers) for i, wide in zip(joined[:-1], global_widths[:-1], strict=True)
         )
 
     def forward(self, both: Tensor, kept: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         globals_up = kept[-1:]
         for level in reversed(range(len(self.ups))):
-            both = torch.cat((_raised(self.ups[level], self.blocks[level](both), kept[level]), kept[level]), dim=1)
+            both = torch.cat((raised(self.ups[level], self.blocks[level](both), kept[level]), kept[level]), dim=1)
             globals_up.insert(0, self.globals[level](both))
         return both, globals_up
 
@@ -181,16 +191,17 @@ class SecondEncoder(nn.Module):
         (B, L₀ + G₀, *size), globals of each level -> the coarsest (B, L_n + G_n, …), [globals of the finer levels]
     """
 
-    def __init__(self, widths: Sequence[int], global_widths: Sequence[int], strides: Sequence[Sequence[int]]):
+    def __init__(
+        self, widths: Sequence[int], global_widths: Sequence[int], strides: Sequence[Sequence[int]], layers: Layers
+    ):
         super().__init__()
-        dimensions = len(strides[0])
         joined = [width + wide for width, wide in zip(widths, global_widths, strict=True)]
         self.blocks = nn.ModuleList(
-            Residual(i, width, dimensions) for i, width in zip(joined[:-1], widths[:-1], strict=True)
+            Residual(i, width, layers) for i, width in zip(joined[:-1], widths[:-1], strict=True)
         )
-        self.downs = _downs(widths, strides)
+        self.downs = downs(widths, strides, layers)
         self.globals = nn.ModuleList(
-            GlobalBlock(i, wide, dimensions) for i, wide in zip(joined[1:-1], global_widths[1:-1], strict=True)
+            GlobalBlock(i, wide, layers) for i, wide in zip(joined[1:-1], global_widths[1:-1], strict=True)
         )
 
     def forward(self, both: Tensor, globals_up: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -205,6 +216,9 @@ class SecondEncoder(nn.Module):
 class SecondDecoder(Decoder):
     """Goes up again, with a head at each level but the coarsest.
 
+    The finest head reads the last residual block; the others read the raised features of their level, before the
+    second encoder's global features join them.
+
     Shape:
         the coarsest (B, L_n + G_n, …), globals of the finer levels -> [(B, classes, …) for each of those, finest first]
     """
@@ -215,80 +229,19 @@ class SecondDecoder(Decoder):
         global_widths: Sequence[int],
         num_classes: int,
         deep_supervision: bool,
-        dimensions: int,
+        layers: Layers,
     ):
-        super().__init__(widths[:-1], num_classes, deep_supervision, dimensions=dimensions)
+        super().__init__(widths[:-1], num_classes, deep_supervision, convolution=layers.convolution)
         triples = zip(widths, global_widths, strict=True)
-        self.blocks = nn.ModuleList(Residual(width + wide, width, dimensions) for width, wide in triples)
-        self.ups = nn.ModuleList(_convolved(below, width, dimensions) for width, below in pairwise(widths))
+        self.blocks = nn.ModuleList(Residual(width + wide, width, layers) for width, wide in triples)
+        self.ups = nn.ModuleList(convolved(below, width, layers, bias=False) for width, below in pairwise(widths))
 
     def forward(self, both: Tensor, kept: list[Tensor]) -> list[Tensor]:
         outputs: list[Tensor] = []
         local = self.blocks[-1](both)
         for level in reversed(range(len(self.ups))):
-            both = torch.cat((_raised(self.ups[level], local, kept[level]), kept[level]), dim=1)
-            local = self.blocks[level](both)
+            up = raised(self.ups[level], local, kept[level])
+            local = self.blocks[level](torch.cat((up, kept[level]), dim=1))
             if self.deep_supervision or level == 0:
-                outputs.insert(0, self.seg_layers[level](local))
+                outputs.insert(0, self.seg_layers[level](up if level else local))
         return outputs
-
-
-class Residual(nn.Module):
-    """Two convolutions, added to a 1×1 of the input where the width changes, and a GELU behind that."""
-
-    def __init__(self, channels: int, width: int, dimensions: int):
-        super().__init__()
-        convolution, norm = CONVOLUTION[dimensions], NORM[dimensions]
-        self.convolutions = nn.Sequential(
-            _convolved(channels, width, dimensions),
-            convolution(width, width, 3, padding=1, bias=False),
-            norm(width, affine=True),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if channels != width:
-            self.shortcut = nn.Sequential(convolution(channels, width, 1, bias=False), norm(width, affine=True))
-        self.activation = nn.GELU()
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        return self.activation(self.convolutions(tensor) + self.shortcut(tensor))
-
-
-class GlobalBlock(nn.Module):
-    """Mixes each pixel with the mean of its neighbours, then the channels of each pixel.
-
-    The published network mixes no neighbours where a volume has less than three slices; this one those that there are.
-    """
-
-    def __init__(self, channels: int, width: int, dimensions: int):
-        super().__init__()
-        convolution = CONVOLUTION[dimensions]
-        self.convolution = convolution(channels, width, 3, padding=1)
-        self.mixer_norm = nn.GroupNorm(1, width)
-        self.mlp = nn.Sequential(
-            nn.GroupNorm(1, width), convolution(width, 4 * width, 1), nn.GELU(), convolution(4 * width, width, 1)
-        )
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        tensor = self.convolution(tensor)
-        normed = self.mixer_norm(tensor)
-        tensor = tensor + neighbour_mean(normed) - normed
-        return tensor + self.mlp(tensor)
-
-
-def _convolved(channels: int, width: int, dimensions: int, stride: Sequence[int] | int = 1) -> nn.Sequential:
-    step: Any = stride if isinstance(stride, int) else tuple(stride)
-    return nn.Sequential(
-        CONVOLUTION[dimensions](channels, width, 3, step, padding=1, bias=False),
-        NORM[dimensions](width, affine=True),
-        nn.GELU(),
-    )
-
-
-def _downs(widths: Sequence[int], strides: Sequence[Sequence[int]]) -> nn.ModuleList:
-    steps = zip(pairwise(widths), strides[1:], strict=True)
-    return nn.ModuleList(_convolved(above, width, len(stride), stride) for (above, width), stride in steps)
-
-
-def _raised(up: nn.Module, below: Tensor, beside: Tensor) -> Tensor:
-    raised: Tensor = up(resized(below, beside.shape[2:], align_corners=True))
-    return raised

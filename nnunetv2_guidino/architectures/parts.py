@@ -23,15 +23,19 @@ class Decoder(nn.Module):
         num_classes: Of each head.
         deep_supervision: nnU-Net's, who sets it anew later.
         bias: Of the heads.
-        dimensions: Two or three.
+        convolution: Of the heads.
     """
 
     def __init__(
-        self, widths: Sequence[int], num_classes: int, deep_supervision: bool, bias: bool = True, dimensions: int = 2
+        self,
+        widths: Sequence[int],
+        num_classes: int,
+        deep_supervision: bool,
+        bias: bool = True,
+        convolution: type[nn.Module] = nn.Conv2d,
     ):
         super().__init__()
         self.deep_supervision = deep_supervision
-        convolution = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.seg_layers = nn.ModuleList(convolution(width, num_classes, 1, bias=bias) for width in widths)
 
     def one_of_list(self, segmentation: Tensor) -> Tensor | list[Tensor]:

@@ -36,7 +36,7 @@ class SegGuiDINO(TokenNetwork):
         normalization_schemes: Sequence[str],
         layers: Sequence[int] = (12,),
         width: int = 256,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         tuning: str = "frozen",
         lora: Mapping[str, Any] | None = None,
         min_input_size: int = 224,

@@ -122,7 +122,7 @@ class SegDINO2(TokenNetwork):
 
 
 class PyramidDecoder(Decoder):
-    """The layers at 8, 4, 2 and once the tokens' size; each is refined, and added to the next finer one.
+    """The layers at 8, 4, 2 and once the tokens' size; each is refined, added to the next finer one, and refined again.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)
@@ -130,17 +130,17 @@ class PyramidDecoder(Decoder):
 
     def __init__(self, features: Sequence[int], num_classes: int, deep_supervision: bool):
         super().__init__(features[:1], num_classes, deep_supervision)
-        self.smoothings = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in features)
+        self.smoothings = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for width in features)
         self.refinements = nn.ModuleList(Separable(width) for width in features)
-        self.joinings = nn.ModuleList(Separable(width) for width in features[:-1])
+        self.joinings = nn.ModuleList(Separable(width) for width in features)
 
     def forward(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
         pyramid = []
         for level, feature in enumerate(features):
             sides = [side * 2 ** (len(features) - 1 - level) for side in feature.shape[2:]]
             pyramid.append(self.refinements[level](self.smoothings[level](resized(feature, sides))))
-        below = pyramid[-1]
-        for level in reversed(range(len(self.joinings))):
+        below = self.joinings[-1](pyramid[-1])
+        for level in reversed(range(len(pyramid) - 1)):
             below = self.joinings[level](pyramid[level] + resized(below, pyramid[level].shape[2:]))
         return self.one_of_list(resized(self.seg_layers[0](below), size))
 

@@ -161,12 +161,23 @@ class Expanding(nn.Module):
         return self.norm(cells.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2))
 
 
-def swin_block(
-    channels: int, heads: int, window: int | Sequence[int], index: int, drop_path: float
-) -> SwinTransformerBlock:
-    """timm's block for features of any size (B, h, w, C); every second one shifts its windows by half."""
+class SwinBlock(SwinTransformerBlock):
+    """timm's block, which does not shift its windows along an axis that one window covers.
+
+    timm decides that from a fixed size of the features; here their size decides.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        axes = zip(tokens.shape[1:3], self.window_size, self.target_shift_size, strict=True)
+        height, width = (0 if side <= window else shift for side, window, shift in axes)
+        self.shift_size = (height, width)
+        return super().forward(tokens)
+
+
+def swin_block(channels: int, heads: int, window: int | Sequence[int], index: int, drop_path: float) -> SwinBlock:
+    """Build a block for features of any size (B, h, w, C); every second one shifts its windows by half."""
     height, width = (window, window) if isinstance(window, int) else window
-    return SwinTransformerBlock(
+    return SwinBlock(
         channels,
         input_resolution=(height, width),  # means nothing when masks are made as they are needed
         num_heads=heads,

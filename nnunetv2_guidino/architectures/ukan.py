@@ -45,6 +45,7 @@ class UKAN(OneOutput):
         super().__init__(strides, levels)
         self.encoder = UKANEncoder(input_channels, levels, kan, drop_path)
         self.decoder = UKANDecoder(levels, kan, drop_path, num_classes, deep_supervision)
+        self.apply(_initialise)
 
     def encode(self, patch: Tensor) -> list[Tensor]:
         return self.encoder(patch)
@@ -142,25 +143,25 @@ class KANBlock(nn.Module):
 class KANLinear(nn.Module):
     """A linear layer that has a learned function on each edge: SiLU times a weight, plus a cubic spline.
 
-    The spline has five equal intervals in [-1, 1] and fades out beyond; it is computed in float32.
+    The spline has five equal intervals in [-1, 1] and fades out beyond; it is computed in float32. It starts as a
+    least-squares fit to uniform noise of width 0.1 / 5 at the knots.
 
     Shape:
         (…, channels) -> (…, width)
     """
 
     intervals = 5
-    order = 3
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        bases = self.intervals + self.order
         self.base_weight = nn.Parameter(torch.empty(width, channels))
-        self.spline_weight = nn.Parameter(torch.empty(width, channels, bases))
+        knots = torch.linspace(-1, 1, self.intervals + 1)
+        noise = 0.1 / self.intervals * (torch.rand(width, channels, len(knots)) - 0.5)
+        fit = torch.linalg.pinv(spline_bases(knots, self.intervals))  # the least of the splines through the noise
+        self.spline_weight = nn.Parameter(noise @ fit.T)
         self.spline_scaler = nn.Parameter(torch.empty(width, channels))
         for weight in (self.base_weight, self.spline_scaler):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        noise = 0.1 / self.intervals
-        nn.init.uniform_(self.spline_weight, -noise / 2, noise / 2)
 
     def forward(self, values: Tensor) -> Tensor:
         weight = self.spline_weight * self.spline_scaler[..., None]
@@ -192,3 +193,15 @@ def _convolved(channels: int, hidden: int, width: int) -> nn.Sequential:
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
     )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -64,12 +64,14 @@ def test_swin_s_blocks_go_into_the_encoder_and_mirrored_into_the_decoder(start):
         assert torch.equal(ours[f"encoder.{key}"], theirs[name])
 
 
-def test_swin_s_encoder_computes_what_timm_s_does(start):
-    """With as many blocks as there are in the weights, in whole windows, of which there are several at each stage."""
+@pytest.mark.parametrize("side", [192, 96])
+def test_swin_s_encoder_computes_what_timm_s_does(side, start):
+    """With as many blocks as there are in the weights, in whole windows; at 96 one covers the last map."""
     network, _ = start("swin_unet", blocks=[2, 2, 6, 2], drop_path=0.0)
     network.load_pretrained()
     theirs = FAKES["swin_unet"]().eval()
-    patch = torch.randn(1, 3, 192, 192)
+    theirs.set_input_size((side, side), window_size=(3, 3))
+    patch = torch.randn(1, 3, side, side)
     with torch.no_grad():
         last = network.eval().encode(patch)[-1]
         torch.testing.assert_close(last.permute(0, 2, 3, 1), theirs.forward_features(patch))
