@@ -167,10 +167,10 @@ class PublishedH2Former(PublishedSwinBlock):
         return self.convolution("decoder.seg_layers.0", x)
 
     def resnet(self, key: str, x: Tensor) -> Tensor:
-        stride = 2 if f"{key}.downsample.0.weight" in self.weights else 1
+        stride = 1 if ".layer1." in key else 2
         y = F.relu(self.batch_norm(f"{key}.bn1", self.convolution(f"{key}.conv1", x, stride)))
         y = self.batch_norm(f"{key}.bn2", self.convolution(f"{key}.conv2", y))
-        if stride == 2:
+        if f"{key}.downsample.0.weight" in self.weights:
             x = self.batch_norm(f"{key}.downsample.1", self.convolution(f"{key}.downsample.0", x, stride))
         return F.relu(x + y)
 
