@@ -14,10 +14,8 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 
 FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # by the training
-# Settings that say nothing about what a trained network computes; late fusion's weight is one of its weights.
-OF_TRAINING = (
-    "encoder", "encoder_source", "lambda_*", "late_fusion", "lora.dropout", "lora.learning_rate", "versions"
-)  # fmt: skip
+# Settings that say nothing about what a trained network computes.
+OF_TRAINING = ("encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions")
 # An encoder's name and folder may change, and a checkpoint has its weights; their hash must not.
 BUT_THE_WEIGHTS = tuple(key for key in OF_TRAINING if key != "encoder_source")
 RECORD = "_extra_state"  # of a guided network's state dict: its own account of its guide, under torch's name

@@ -1,4 +1,4 @@
-"""Late fusion: what the guide says is added to the segmentation, as far as that helped in validation."""
+"""Late fusion: the guide's evidence joins the segmentation's logits with a weight that training learns."""
 
 from __future__ import annotations
 
@@ -8,56 +8,69 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_guidino.guide.gates import guide_at
+from nnunetv2_guidino.guide.tokenbook import START_OFFSET
 
-WEIGHTS = (0.0, 0.5, 1.0)  # among which a training chooses
+SMALLEST_SHARE = 1e-6  # of a class that no training patch has shown yet
 
 
 class LateFusion(nn.Module):
-    """Adds the guides' logits, times a weight, to the foreground's of a segmentation.
+    """Adds w · (guide logit - prior logit) to each foreground logit of a segmentation.
 
-    Network and guide err in different places: with weight 1 their log-odds add up, as those of independent observers
-    do. The guide is coarse, so that on small structures the sum may be worse. The weight is 0 until a training chooses
-    another at the end of an epoch (see training.logging), and lies in the checkpoint, so that each fold has its own.
+    Network and guide are two observers of one pixel. The log-odds of independent observers add up, but both contain
+    the prior odds of the foreground, which count once: so the guide gives its logit minus the prior's. The prior is the
+    foreground's mean share of the training targets. Each foreground class or region has a weight w, which starts at 0
+    and learns from the segmentation loss on training patches; no validation case takes part. The gradient reaches w and
+    the network, not the guide, whose own losses train it.
 
-    A guide for each class or region is added to its own logit. One guide for the foreground is added to each class's,
-    which are exclusive; of several regions it says too little, and nothing is added.
+    One guide for the foreground joins the logit of each class, and a guide for each class or region joins its own.
 
     Args:
         classes: Number of foreground classes or regions.
+        guides: Number G of guides.
 
     Shape:
         segmentation (B, heads, …): a head for each region, or one for the background and one for each class;
         guide_logits (B, G, …) at the tokens' resolution -> as segmentation
     """
 
-    weight: Tensor
+    share: Tensor
+    batches: Tensor
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int, guides: int):
         super().__init__()
-        self.classes = classes
-        self.register_buffer("weight", torch.zeros(()))
-        self.register_load_state_dict_pre_hook(_without_weight)  # type: ignore[no-untyped-call]
+        self.weight = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("share", torch.full((guides,), START_OFFSET).sigmoid())
+        self.register_buffer("batches", torch.zeros(()))
+        self.register_load_state_dict_pre_hook(_from_one_weight)  # type: ignore[no-untyped-call]
 
     def forward(self, segmentation: Tensor, guide_logits: Tensor) -> Tensor:
-        return fused(segmentation, guide_logits, self.weight, self.classes)
+        background, foreground = segmentation.tensor_split([segmentation.shape[1] - len(self.weight)], dim=1)
+        per_channel = (-1, *[1] * (segmentation.ndim - 2))
+        prior = self.share.logit(SMALLEST_SHARE).reshape(per_channel)
+        evidence = guide_at(guide_logits.detach() - prior, segmentation.shape[2:])
+        return torch.cat([background, foreground + (self.weight.reshape(per_channel) * evidence).to(foreground)], dim=1)
+
+    @torch.no_grad()
+    def see(self, share: Tensor) -> None:
+        """Include a training batch in the mean share of the foreground.
+
+        Shape:
+            (G,): the share of the batch's pixels that each guide should mark
+        """
+        self.batches += 1
+        self.share.lerp_(share, 1 / self.batches)
 
 
-def _without_weight(module: LateFusion, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Checkpoints of version 0.1.0 have none."""
-    state.setdefault(prefix + "weight", torch.zeros(()))
-
-
-def can_fuse(heads: int, guides: int, classes: int) -> bool:
-    """Whether the guides say something of each foreground head by itself."""
+def can_fuse(heads: int, classes: int, guides: int) -> bool:
+    """Whether the guides give evidence for each foreground head: one guide cannot tell several regions apart."""
     exclusive = heads == 1 + classes  # a background, and a class for each further head
     return exclusive or heads == guides == classes
 
 
-def fused(segmentation: Tensor, guide_logits: Tensor, weight: Tensor | float, classes: int) -> Tensor:
-    """segmentation + weight · guide_logits in the foreground's heads; shapes as LateFusion has them."""
-    heads = segmentation.shape[1]
-    if not can_fuse(heads, guide_logits.shape[1], classes):
-        return segmentation
-    evidence = weight * guide_at(guide_logits, segmentation.shape[2:])
-    background, foreground = segmentation.tensor_split([heads - classes], dim=1)
-    return torch.cat([background, foreground + evidence.to(segmentation.dtype)], dim=1)
+def _from_one_weight(module: LateFusion, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Read a model of version 0.2.0.dev0: one weight for all classes, no prior (a share of ½ has the logit 0)."""
+    weight = state.get(f"{prefix}weight")
+    if weight is not None and weight.ndim == 0:
+        state[f"{prefix}weight"] = weight.expand_as(module.weight)
+        state[f"{prefix}share"] = torch.full_like(module.share, 0.5)
+        state[f"{prefix}batches"] = torch.zeros_like(module.batches)

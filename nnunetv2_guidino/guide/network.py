@@ -13,7 +13,7 @@ from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.late_fusion import LateFusion
+from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse
 from nnunetv2_guidino.guide.positions import gated
 from nnunetv2_guidino.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.guide.shared_pass import Encoded, common_layers, same_input
@@ -26,13 +26,13 @@ class GuidedNetwork(TakesPretrainedWeights):
 
     What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
     says how many segmentations the planned network returns: a list, finest first, or the finest as a tensor.
-    `returns_guides` says whether the guides come behind them, as the last entry of a list then, or have been fused with
-    them. It starts on to train and off to predict, and whoever predicts with a network that is being trained switches
-    it off meanwhile.
+    `returns_guides` says whether the guides' logits follow them as the last entry of a list. It starts on to train and
+    off to predict, and whoever predicts with a network that is being trained switches it off meanwhile.
 
     Args:
         network: The planned network, as nnU-Net builds it (see architectures.contract).
         config: With encoder_config and classes filled in.
+        heads: Number of the segmentation's channels.
         normalization_schemes: nnU-Net's, one per image channel.
         for_prediction: LoRA's adapters are merged when weights are loaded, and no guides are returned; else the
             adapters are trainable, and guides are returned.
@@ -52,6 +52,7 @@ class GuidedNetwork(TakesPretrainedWeights):
         self,
         network: nn.Module,
         config: GuideConfig,
+        heads: int,
         normalization_schemes: Sequence[str],
         for_prediction: bool = False,
     ):
@@ -86,7 +87,9 @@ class GuidedNetwork(TakesPretrainedWeights):
             config.readout,
             guides=config.classes if config.guides == "classes" else 1,
         )
-        self.late_fusion = LateFusion(config.classes)
+        fuses = config.late_fusion and can_fuse(heads, config.classes, self.tokenbook.guides)
+        self.late_fusion = LateFusion(config.classes, self.tokenbook.guides) if fuses else None
+        self.register_load_state_dict_pre_hook(_without_late_fusion)  # type: ignore[no-untyped-call]
 
     @property
     def decoder(self) -> Any:
@@ -140,15 +143,22 @@ class GuidedNetwork(TakesPretrainedWeights):
         else:
             logits = self.guide_logits(patch)
         outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
-        segmentations = [outputs] if isinstance(outputs, Tensor) else outputs
+        finest, *coarser = [outputs] if isinstance(outputs, Tensor) else outputs
+        if self.late_fusion is not None:
+            finest = self.late_fusion(finest, logits)
         if self.returns_guides:
-            return [*segmentations, logits]
-        fused = [self.late_fusion(segmentation, logits) for segmentation in segmentations]
-        return fused[0] if isinstance(outputs, Tensor) else fused
+            return [finest, *coarser, logits]
+        return finest if isinstance(outputs, Tensor) else [finest, *coarser]
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """The planned network's, which nnU-Net's planner compares with its own reference networks."""
         return self.network.compute_conv_feature_map_size(input_size)
+
+
+def _without_late_fusion(network: GuidedNetwork, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Drop the weight that version 0.2.0.dev0 stored, at 0, where it fused nothing."""
+    if network.late_fusion is None:
+        state.pop(f"{prefix}late_fusion.weight", None)
 
 
 def _share_pass(network: GuidedNetwork, incompatible_keys: object) -> None:

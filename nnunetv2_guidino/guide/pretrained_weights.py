@@ -28,7 +28,7 @@ from nnunetv2_guidino.guide.record import KeepsRecord
 from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
-FUSION = "late_fusion."  # chosen by each training anew
+FUSION = "late_fusion."  # it belongs to the segmentation layers, whose logits it adds to
 OPTION = "-pretrained_weights"
 # Like nnU-Net's patch size, these may change from one training to the next; so may the classes that share a guide.
 OF_SIZE = ("min_input_size", "max_input_size", "slice_stride")
@@ -108,7 +108,7 @@ class PretrainedWeights(dict[str, Tensor]):
             theirs = GuideConfig.from_plans(self.plans)
         else:
             raise GuidinoError(f"{OPTION}: the checkpoint does not say which guide it was trained with")
-        allowed = [*OF_TRAINING, *OF_SIZE]
+        allowed = [*OF_TRAINING, *OF_SIZE, "late_fusion"]
         if settings.guides == theirs.guides == "foreground":
             allowed.append("classes")
         if theirs.lora is None:

@@ -63,6 +63,7 @@ class TokenBook(nn.Module):
 
     def __init__(self, channels: int, prototypes: int, similarity: str, readout: str, guides: int = 1):
         super().__init__()
+        self.guides = guides
         self.similarity = similarity
         self.readout = readout
         self.projection = nn.Conv2d(channels, channels, kernel_size=1)

@@ -53,8 +53,7 @@ class SegmentationAndGuides(nn.Module):
         network.returns_guides = True
 
     def forward(self, patch: Tensor) -> Tensor:
-        segmentation, guide_logits = self.network(patch)
-        logits = self.network.late_fusion(segmentation, guide_logits)
+        logits, guide_logits = self.network(patch)
         guides = guide_logits.sigmoid() if self.each_class else gating_guide(guide_logits.sigmoid())
         return torch.cat([logits, interpolate(guides, logits.shape[2:]).to(logits.dtype)], dim=1)
 

@@ -8,14 +8,12 @@ from typing import Any
 
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.late_fusion import can_fuse
 from nnunetv2_guidino.guide.tokenbook import gating_guide
 from nnunetv2_guidino.losses.guide import guide_counts
-from nnunetv2_guidino.losses.late_fusion import fusion_counts
 from nnunetv2_guidino.losses.target import read_target
 from nnunetv2_guidino.losses.terms import Step
 
@@ -32,7 +30,9 @@ class GuidedLoss(nn.Module):
         label_manager: nnU-Net's.
         weights: λ of each term, by name; 0 switches it off.
         in_plane: Volumes are anisotropic: an edge lies within a slice (see boundary_band).
-        late_fusion: Count, where no gradient is asked for, how each weight of late fusion does.
+
+    Attributes:
+        foreground_share: (G,), the share of the last targets' valid pixels that each guide should mark.
 
     Shape:
         output: nnU-Net's outputs, finest first, and the guides' logits (B, G, …) behind them: one for the foreground,
@@ -44,20 +44,20 @@ class GuidedLoss(nn.Module):
             has wrongly because it expects more.
     """
 
+    foreground_share: Tensor
+
     def __init__(
         self,
         segmentation_loss: nn.Module,
         label_manager: LabelManager,
         weights: Mapping[str, float],
         in_plane: bool = False,
-        late_fusion: bool = False,
     ):
         super().__init__()
         self.segmentation_loss = segmentation_loss
         self.label_manager = label_manager
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.in_plane = in_plane
-        self.late_fusion = late_fusion
         self.terms = ["seg", *self.weights]
         self._calculate = {name: _loaded(name) for name in self.weights}
         self._last: dict[str, Tensor] = {}
@@ -75,8 +75,7 @@ class GuidedLoss(nn.Module):
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
         self._last |= guide_counts(gating_guide(guide_logits.detach().sigmoid()), annotation)
-        if self.late_fusion and not is_grad_enabled() and _can_fuse(step):
-            self._last["fusion_counts"] = fusion_counts(step)
+        self.foreground_share = step.guide_target.mean_share()
         return loss
 
     def _segmentation_term(self, segmentations: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -88,16 +87,12 @@ class GuidedLoss(nn.Module):
         return of_all(segmentations, targets)
 
     def last_terms(self) -> dict[str, Tensor]:
-        """The unweighted terms of the last call, and true and false positives and negatives of guide and late fusion.
+        """The unweighted terms of the last call, and true and false positives and negatives of the guide.
 
         They are on the device, where they are computed while the next step is prepared: to ask for their values is to
         wait for them.
         """
         return self._last
-
-
-def _can_fuse(step: Step) -> bool:
-    return can_fuse(step.segmentations[0].shape[1], step.guide_logits.shape[1], step.annotation.masks.shape[1])
 
 
 def _loaded(name: str) -> Any:

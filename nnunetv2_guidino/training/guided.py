@@ -142,7 +142,8 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         config = GuideConfig.from_plans(plans_manager.plans)
         # nnU-Net builds without deep supervision to predict, and a trainer may do so to train.
         for_prediction = not (enable_deep_supervision or _building_to_train.get())
-        return GuidedNetwork(network, config, configuration_manager.normalization_schemes, for_prediction)
+        schemes = configuration_manager.normalization_schemes
+        return GuidedNetwork(network, config, num_output_channels, schemes, for_prediction)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Off to predict: the guides are returned no more then; and on to train, as far as this trainer has any."""
@@ -152,10 +153,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     def _build_loss(self) -> nn.Module:
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        config = self.guide_config
-        # Fold "all" validates on what it is trained on, which says nothing about other cases.
-        late_fusion = config.late_fusion and self.fold != "all"
-        return GuidedLoss(super()._build_loss(), self.label_manager, config.lambdas, in_plane, late_fusion)
+        return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """The first of what nnU-Net does when a training starts, and before it starts others."""

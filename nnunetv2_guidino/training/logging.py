@@ -11,9 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nnunetv2_guidino.dice import dice
-from nnunetv2_guidino.guide.late_fusion import WEIGHTS
 from nnunetv2_guidino.guide.network import GuidedNetwork
-from nnunetv2_guidino.losses.late_fusion import best_weight
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.progress import prototypes_in_use
 
@@ -36,8 +34,12 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, and each term of the loss."""
-        return {**super().train_step(batch), **self._last_terms()}
+        """nnU-Net's step, and each term of the loss; late fusion learns the prior from the step's targets."""
+        outputs = super().train_step(batch)
+        fusion = self._guided_network().late_fusion
+        if fusion is not None:
+            fusion.see(self.loss.foreground_share)
+        return {**outputs, **self._last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, each term of the loss, and what the guide gets right."""
@@ -53,27 +55,12 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self._log_terms("train", self._gather(train_outputs))
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Choose late fusion's weight, and log each term's mean and the guide's Dice over the steps of all GPUs."""
+        """Log each term's mean and the guide's Dice over the steps of all GPUs."""
         values = self._gather(val_outputs)
-        if "fusion_counts" in values:
-            self._choose_late_fusion(values["fusion_counts"].sum(axis=0), val_outputs)
         super().on_validation_epoch_end(val_outputs)
         self._log_terms("val", values)
         tp, fp, fn = (int(values[f"guide_{count}"].sum()) for count in ("tp", "fp", "fn"))
         self.logger.log("guide_dice", dice(tp, fp, fn), self.current_epoch)
-
-    def _choose_late_fusion(self, counts: Array, val_outputs: list[dict[str, Any]]) -> None:
-        """By the counts of all GPUs, also in this one's outputs, from which nnU-Net makes the pseudo Dice.
-
-        It then is that of what the network will predict, and the best checkpoint is chosen by it.
-        """
-        chosen = best_weight(counts)
-        if chosen is None:
-            return
-        self._guided_network().late_fusion.weight.fill_(WEIGHTS[chosen])
-        for output in val_outputs:
-            of_chosen = output["fusion_counts"][0][chosen].cpu().numpy()
-            output |= dict(zip(("tp_hard", "fp_hard", "fn_hard"), of_chosen, strict=True))
 
     def _gather(self, outputs: list[dict[str, Any]]) -> dict[str, Array]:
         """What `_last_terms` said in the steps of all GPUs."""
@@ -98,8 +85,10 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
             )
             self.print_to_log_file(f"{part} losses:", ", ".join(terms))
         self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
-        if self.loss.late_fusion:
-            self.print_to_log_file(f"Late fusion with weight {float(self._guided_network().late_fusion.weight):g}")
+        fusion = self._guided_network().late_fusion
+        if fusion is not None:
+            weights = ", ".join(f"{weight:.3f}" for weight in fusion.weight.tolist())
+            self.print_to_log_file(f"Late fusion with weight {weights}")
         in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
         self.logger.log("prototypes_in_use", in_use, self.current_epoch)
         super().on_epoch_end()

@@ -116,7 +116,7 @@ def test_a_gate_may_hold_parameters(patch_size, gate, per_channel, tiny_encoder)
 def guided_alone(tiny_encoder, for_prediction=False, **settings: Any) -> GuidedNetwork:
     config = GuideConfig.from_plans({"guidino": guide_section(tiny_encoder("dinov3"), **settings)})
     torch.manual_seed(0)
-    return GuidedNetwork(Alone(CHANNELS, CLASSES), config, ["ZScoreNormalization"] * CHANNELS, for_prediction)
+    return GuidedNetwork(Alone(CHANNELS, CLASSES), config, CLASSES, ["ZScoreNormalization"] * CHANNELS, for_prediction)
 
 
 @pytest.mark.parametrize("gate", ["skips", "bottleneck"])

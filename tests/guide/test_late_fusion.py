@@ -4,7 +4,7 @@ from guided_networks import build, guide_section
 from planned import CHANNELS, CLASSES, plans
 
 from nnunetv2_guidino.guide.gates import guide_at
-from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse, fused
+from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse
 
 
 @pytest.mark.parametrize(
@@ -12,51 +12,115 @@ from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse, fused
     ids=["one class", "classes, one guide", "classes, a guide each", "one region", "regions, a guide each"],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [(16, 24), (6, 16, 24)], ids=["2d", "3d"])
-def test_the_foreground_s_logits_get_the_guides(size, heads, guides, classes):
+def test_each_foreground_logit_gets_its_guide_s_evidence_beyond_the_prior(size, heads, guides, classes):
+    assert can_fuse(heads, classes, guides)
     segmentation, logits = torch.randn(2, heads, *size), torch.randn(2, guides, *size[:-2], 4, 6)
-    result = fused(segmentation, logits, 0.5, classes)
+    fusion = LateFusion(classes, guides)
+    with torch.no_grad():
+        fusion.weight.copy_(torch.arange(1, classes + 1) / 2)
+    fusion.see(torch.linspace(0.1, 0.3, guides))
     at_size = guide_at(logits, size)
+    prior = torch.linspace(0.1, 0.3, guides).logit()
+    fused = fusion(segmentation, logits)
     for head in range(heads - classes):
-        assert torch.equal(result[:, head], segmentation[:, head])
+        assert torch.equal(fused[:, head], segmentation[:, head])
     for number in range(classes):
-        added = result[:, heads - classes + number] - segmentation[:, heads - classes + number]
-        torch.testing.assert_close(added, 0.5 * at_size[:, min(number, guides - 1)])
+        added = fused[:, heads - classes + number] - segmentation[:, heads - classes + number]
+        guide = min(number, guides - 1)
+        torch.testing.assert_close(added, (number + 1) / 2 * (at_size[:, guide] - prior[guide]), rtol=1e-4, atol=1e-5)
 
 
-def test_one_guide_says_nothing_of_each_of_several_regions():
-    segmentation = torch.randn(1, 2, 8, 8)
-    assert not can_fuse(heads=2, guides=1, classes=2)
-    assert torch.equal(fused(segmentation, torch.randn(1, 1, 2, 2), 1, classes=2), segmentation)
+def test_one_guide_cannot_tell_several_regions_apart():
+    assert not can_fuse(heads=2, classes=2, guides=1)
 
 
-def test_with_weight_0_the_segmentation_stays_bit_by_bit():
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.5])
+def test_the_evidence_of_two_calibrated_observers_is_added_once_with_the_prior(share):
+    """Weight 1 gives the posterior of both, where the prior counts once; that of both logits' sum counts it twice."""
+    torch.manual_seed(0)
+    truth = torch.rand(200_000) < share
+    prior = torch.tensor(share).logit()
+    # Normal observations around ±1 have the log-likelihood ratio 2x, so that both logits are calibrated.
+    network, guide = (2 * (torch.randn(len(truth)) + 2 * truth - 1) + prior for _ in range(2))
+    fusion = LateFusion(1, 1)
+    with torch.no_grad():
+        fusion.weight.fill_(1)
+    fusion.see(torch.tensor([share]))
+    segmentation = torch.stack([torch.zeros_like(network), network])[None, :, :, None]
+    fused = fusion(segmentation, guide[None, None, :, None])[0, 1, :, 0]
+    best = _dice(network + guide - prior > 0, truth)
+    assert _dice(fused > 0, truth) == pytest.approx(best, abs=1e-3)
+    assert _dice(network + guide > 0, truth) <= best
+
+
+def _dice(prediction, truth):
+    return (2 * (prediction & truth).sum() / (prediction.sum() + truth.sum())).item()
+
+
+def test_the_prior_is_the_mean_share_of_the_batches():
+    fusion = LateFusion(2, 2)
+    for share in ([0.2, 0.0], [0.4, 0.1], [0.0, 0.2]):
+        fusion.see(torch.tensor(share))
+    torch.testing.assert_close(fusion.share, torch.tensor([0.2, 0.1]))
+
+
+def test_a_class_that_no_batch_shows_has_a_finite_prior():
+    fusion = LateFusion(1, 1)
+    fusion.see(torch.zeros(1))
+    with torch.no_grad():
+        fusion.weight.fill_(1)
+    assert fusion(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 2, 2)).isfinite().all()
+
+
+def test_a_new_fusion_leaves_the_segmentation_as_it_is_bit_by_bit():
     segmentation = torch.randn(1, 3, 8, 8)
-    assert torch.equal(LateFusion(2)(segmentation, 100 * torch.randn(1, 1, 2, 2)), segmentation)
+    assert torch.equal(LateFusion(2, 1)(segmentation, 100 * torch.randn(1, 1, 2, 2)), segmentation)
 
 
-def test_a_network_fuses_to_predict_and_not_to_train(tiny_encoder):
+def test_weight_and_network_learn_and_the_guide_does_not():
+    fusion = LateFusion(1, 1)
+    segmentation, logits = torch.randn(1, 2, 8, 8, requires_grad=True), torch.randn(1, 1, 2, 2, requires_grad=True)
+    fusion(segmentation, logits)[:, 1].square().sum().backward()
+    assert fusion.weight.grad.abs().sum() > 0
+    assert segmentation.grad.abs().sum() > 0
+    assert logits.grad is None
+
+
+def test_half_precision_stays_half():
+    segmentation = torch.randn(1, 2, 8, 8).half()
+    assert LateFusion(1, 1)(segmentation, torch.randn(1, 1, 2, 2)).dtype == torch.float16
+
+
+def test_the_finest_output_is_fused_in_training_and_prediction_alike(tiny_encoder):
     network = build(plans(guide_section(tiny_encoder("dinov3")))).eval()
     patch = torch.randn(1, CHANNELS, 32, 48)
     plain = network(patch)
-    network.late_fusion.weight.fill_(1)
+    with torch.no_grad():
+        network.late_fusion.weight.fill_(1)
     finest, coarser, logits = network(patch)
-    assert torch.equal(finest, plain[0])
+    assert torch.equal(finest, network.late_fusion(plain[0], logits))
+    assert not torch.equal(finest, plain[0])
     assert torch.equal(coarser, plain[1])
     network.returns_guides = False
-    outputs = network(patch)
-    assert torch.equal(outputs[0], fused(finest, logits, 1, CLASSES - 1))
+    torch.testing.assert_close(network(patch), [finest, coarser], rtol=0, atol=0)
     network.decoder.deep_supervision = False
-    assert torch.equal(network(patch), outputs[0])
-    assert not torch.equal(outputs[0], finest)
+    assert torch.equal(network(patch), finest)
 
 
-def test_each_fold_brings_its_own_weight_and_those_of_version_0_1_0_none(tiny_encoder):
-    network = build(plans(guide_section(tiny_encoder("dinov3"))), deep_supervision=False)
-    network.late_fusion.weight.fill_(0.5)
-    state = {name: weight.clone() for name, weight in network.state_dict().items()}
-    assert state["late_fusion.weight"] == 0.5
-    without = {name: weight for name, weight in state.items() if name != "late_fusion.weight"}
-    network.load_state_dict(without)
-    assert network.late_fusion.weight == 0
-    network.load_state_dict(state)
-    assert network.late_fusion.weight == 0.5
+def test_without_late_fusion_the_network_has_no_such_weight(tiny_encoder):
+    network = build(plans(guide_section(tiny_encoder("dinov3"), late_fusion=False)))
+    assert network.late_fusion is None
+    regions = build(plans(guide_section(tiny_encoder("dinov3"), classes=CLASSES)))  # two regions and one guide
+    assert regions.late_fusion is None
+
+
+@pytest.mark.parametrize("late_fusion", [True, False])
+def test_models_of_0_2_0_dev0_keep_their_one_weight_and_no_prior(tiny_encoder, late_fusion):
+    section = guide_section(tiny_encoder("dinov3"), late_fusion=late_fusion)
+    network = build(plans(section), deep_supervision=False)
+    state = {name: weight for name, weight in network.state_dict().items() if not name.startswith("late_fusion.")}
+    network.load_state_dict({**state, "late_fusion.weight": torch.tensor(0.5 if late_fusion else 0.0)})
+    if late_fusion:
+        segmentation, logits = torch.randn(1, CLASSES, 8, 8), torch.randn(1, 1, 2, 2)
+        added = network.late_fusion(segmentation, logits)[:, 1] - segmentation[:, 1]
+        torch.testing.assert_close(added, 0.5 * guide_at(logits, (8, 8))[:, 0])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from batchgenerators.utilities.file_and_folder_operations import save_json
 
 RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
@@ -33,7 +34,7 @@ def model_folder(planned_trainer) -> Callable[..., Path]:
             trainer = planned_trainer(f"{name}_seed{fold}" if name.endswith("O") else name, fold=fold, **settings)
             trainer.initialize()
             if late_fusion:
-                trainer.network.late_fusion.weight.fill_(late_fusion)
+                torch.nn.init.constant_(trainer.network.late_fusion.weight, late_fusion)
             dimensions = len(trainer.configuration_manager.patch_size)
             trainer.inference_allowed_mirroring_axes = tuple(range(dimensions))  # nnU-Net sets it with the augmentation
             folder = Path(trainer.output_folder_base).with_name("model")

@@ -1,78 +1,85 @@
-"""The weight of late fusion is chosen by an epoch's validation, and lies in the checkpoint."""
+"""Late fusion's weight and prior are learned from training batches, and lie in the checkpoint."""
 
-import numpy as np
 import pytest
 import torch
 from two_processes import batches
 
-from nnunetv2_guidino.guide.late_fusion import WEIGHTS
+REGION = {"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": [1]}
 
 
 class Knowing(torch.nn.Module):
-    """In place of a TokenBook: its one guide is what it is told."""
+    """A fake in place of the TokenBook: its one guide is what it is told."""
 
     def __init__(self, logits: torch.Tensor):
         super().__init__()
         self.told = logits
         self.weights = torch.ones(1, 8) / 8
+        self.guides = 1
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.told
 
 
-REGION = {"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": [1]}
-
-
 @pytest.fixture(params=[{}, REGION], ids=["labels", "region"])
-def validated(request, planned_trainer):
-    """Runs one epoch's validation with a guide that is right, or wrong everywhere."""
+def trained(request, planned_trainer):
+    """Trains some steps on one batch with a guide that is right, or wrong everywhere."""
 
-    def run(right: bool, **guide):
+    def run(right: bool, steps: int = 6, **guide):
         trainer = planned_trainer("nnUNetTrainerGuiDINO_seed0", guide=guide, batch_size=4, **request.param)
         trainer.initialize()
         batch = batches(trainer)[-1]
         batch["target"] = [target[:, :1] for target in batch["target"]]
         foreground = (batch["target"][0] > 0).any(1, keepdim=True).float()
         trainer.network.tokenbook = Knowing((2 * foreground - 1) * (8 if right else -8))
-        trainer.network.eval()
-        with torch.no_grad():
-            trainer.on_validation_epoch_end([trainer.validation_step(batch)])
-        return trainer, batch
+        trainer.network.train()
+        for _ in range(steps):
+            trainer.train_step(batch)
+        return trainer, foreground.mean()
 
     return run
 
 
-def test_a_guide_that_is_right_is_added_and_one_that_is_wrong_is_not(validated):
-    """The pseudo Dice, by which nnU-Net keeps its best checkpoint, is that of the prediction."""
-    for right in (True, False):
-        trainer, batch = validated(right)
-        assert trainer.network.late_fusion.weight == (WEIGHTS[-1] if right else 0)
-        trainer.set_deep_supervision_enabled(False)
-        with torch.no_grad():
-            logits = trainer.network(batch["data"])
-        labels = trainer.label_manager
-        predicted = logits > 0 if labels.has_regions else logits.argmax(1, keepdim=True) == 1
-        truth = batch["target"][0][:, :1] == 1
-        dice = 2 * (predicted[:, :1] & truth).sum() / (predicted[:, :1].sum() + truth.sum())
-        logged = trainer.logger.get_value("dice_per_class_or_region", step=-1)
-        np.testing.assert_allclose(logged[0], dice, rtol=1e-5)
+def test_the_weight_of_a_right_guide_grows_and_that_of_a_wrong_one_falls(trained):
+    assert (trained(right=True)[0].network.late_fusion.weight > 0).all()
+    assert (trained(right=False)[0].network.late_fusion.weight < 0).all()
 
 
-def test_without_late_fusion_nothing_is_added(validated):
-    trainer, _ = validated(right=True, late_fusion=False)
-    assert trainer.network.late_fusion.weight == 0
+def test_the_prior_is_the_share_of_the_training_targets(trained):
+    trainer, share = trained(right=True)
+    assert trainer.network.late_fusion.batches == 6
+    torch.testing.assert_close(trainer.network.late_fusion.share, share.reshape(1))
 
 
-def test_fold_all_validates_on_what_it_is_trained_on(planned_trainer):
-    for fold, counted in ((0, True), ("all", False)):
-        trainer = planned_trainer("nnUNetTrainerGuiDINO", fold=fold)
-        trainer.initialize()
-        assert trainer.loss.late_fusion == counted
-
-
-def test_an_epoch_without_foreground_leaves_the_weight_as_it_is(validated):
-    trainer, batch = validated(right=True)
-    batch["target"] = [torch.zeros_like(target) for target in batch["target"]]
+def test_validation_changes_nothing(trained):
+    trainer, _ = trained(right=True)
+    before = {name: weight.clone() for name, weight in trainer.network.state_dict().items()}
+    batch = batches(trainer)[0]
+    batch["target"] = [target[:, :1] for target in batch["target"]]
+    trainer.network.eval()
     with torch.no_grad():
         trainer.on_validation_epoch_end([trainer.validation_step(batch)])
-    assert trainer.network.late_fusion.weight == WEIGHTS[-1]
+    after = trainer.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_pseudo_dice_is_that_of_the_prediction(trained):
+    """By the pseudo Dice nnU-Net keeps its best checkpoint."""
+    trainer, _ = trained(right=True)
+    network = trainer.network.eval()
+    with torch.no_grad():
+        network.late_fusion.weight.fill_(2)
+    batch = batches(trainer)[-1]
+    batch["target"] = [target[:, :1] for target in batch["target"]]
+    with torch.no_grad():
+        trainer.on_validation_epoch_end([trainer.validation_step(batch)])
+        trainer.set_deep_supervision_enabled(False)
+        logits = network(batch["data"])
+    predicted = logits > 0 if trainer.label_manager.has_regions else logits.argmax(1, keepdim=True) == 1
+    truth = batch["target"][0] == 1
+    dice = 2 * (predicted[:, :1] & truth).sum() / (predicted[:, :1].sum() + truth.sum())
+    logged = trainer.logger.get_value("dice_per_class_or_region", step=-1)[0]
+    assert logged == pytest.approx(dice.item(), rel=1e-5)
+
+
+def test_without_late_fusion_nothing_is_learned(trained):
+    assert trained(right=True, steps=1, late_fusion=False)[0].network.late_fusion is None
