@@ -42,7 +42,7 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--gating": _choices("how it acts on them", lists.GATINGS),
     "--late-fusion": {
         "action": argparse.BooleanOptionalAction,
-        "help": "predictions add the guide to the segmentation, as far as that helps in validation",
+        "help": "add the guide's evidence to the segmentation's logits, with a learned weight",
     },
     **{
         f"--{LAMBDA}{name}".replace("_", "-"): {

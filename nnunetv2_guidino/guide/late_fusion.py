@@ -33,32 +33,33 @@ class LateFusion(nn.Module):
         guide_logits (B, G, …) at the tokens' resolution -> as segmentation
     """
 
-    share: Tensor
-    batches: Tensor
+    foreground: Tensor
+    area: Tensor
 
     def __init__(self, classes: int, guides: int):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(classes))
-        self.register_buffer("share", torch.full((guides,), START_OFFSET).sigmoid())
-        self.register_buffer("batches", torch.zeros(()))
+        # One token with the guide's initial share of foreground, so that there is a prior before the first batch.
+        self.register_buffer("foreground", torch.full((guides,), START_OFFSET).sigmoid())
+        self.register_buffer("area", torch.ones(()))
         self.register_load_state_dict_pre_hook(_from_one_weight)  # type: ignore[no-untyped-call]
 
     def forward(self, segmentation: Tensor, guide_logits: Tensor) -> Tensor:
         background, foreground = segmentation.tensor_split([segmentation.shape[1] - len(self.weight)], dim=1)
         per_channel = (-1, *[1] * (segmentation.ndim - 2))
-        prior = self.share.logit(SMALLEST_SHARE).reshape(per_channel)
+        prior = (self.foreground / self.area).logit(SMALLEST_SHARE).reshape(per_channel)
         evidence = guide_at(guide_logits.detach() - prior, segmentation.shape[2:])
         return torch.cat([background, foreground + (self.weight.reshape(per_channel) * evidence).to(foreground)], dim=1)
 
     @torch.no_grad()
-    def see(self, share: Tensor) -> None:
-        """Include a training batch in the mean share of the foreground.
+    def add_to_prior(self, share: Tensor, weight: Tensor) -> None:
+        """Count a training batch into the foreground's share.
 
         Shape:
-            (G,): the share of the batch's pixels that each guide should mark
+            share (B, G, …): the foreground's share of each token's valid area; weight (B, 1, …): the token's valid area
         """
-        self.batches += 1
-        self.share.lerp_(share, 1 / self.batches)
+        self.foreground += (share * weight).sum([0, *range(2, share.ndim)])
+        self.area += weight.sum()
 
 
 def can_fuse(heads: int, classes: int, guides: int) -> bool:
@@ -72,5 +73,5 @@ def _from_one_weight(module: LateFusion, state: dict[str, Any], prefix: str, *_:
     weight = state.get(f"{prefix}weight")
     if weight is not None and weight.ndim == 0:
         state[f"{prefix}weight"] = weight.expand_as(module.weight)
-        state[f"{prefix}share"] = torch.full_like(module.share, 0.5)
-        state[f"{prefix}batches"] = torch.zeros_like(module.batches)
+        state[f"{prefix}foreground"] = torch.full_like(module.foreground, 0.5)
+        state[f"{prefix}area"] = torch.ones_like(module.area)

@@ -14,7 +14,7 @@ from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.tokenbook import gating_guide
 from nnunetv2_guidino.losses.guide import guide_counts
-from nnunetv2_guidino.losses.target import read_target
+from nnunetv2_guidino.losses.target import TokenTarget, read_target
 from nnunetv2_guidino.losses.terms import Step
 
 NEGLIGIBLE = 1e-5  # nnU-Net's weight of an output that counts for nothing: 0, or 1e-6 on several GPUs, before division
@@ -32,7 +32,7 @@ class GuidedLoss(nn.Module):
         in_plane: Volumes are anisotropic: an edge lies within a slice (see boundary_band).
 
     Attributes:
-        foreground_share: (G,), the share of the last targets' valid pixels that each guide should mark.
+        guide_target: The guides' target of the last call.
 
     Shape:
         output: nnU-Net's outputs, finest first, and the guides' logits (B, G, …) behind them: one for the foreground,
@@ -44,7 +44,7 @@ class GuidedLoss(nn.Module):
             has wrongly because it expects more.
     """
 
-    foreground_share: Tensor
+    guide_target: TokenTarget
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class GuidedLoss(nn.Module):
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
         self._last |= guide_counts(gating_guide(guide_logits.detach().sigmoid()), annotation)
-        self.foreground_share = step.guide_target.mean_share()
+        self.guide_target = step.guide_target
         return loss
 
     def _segmentation_term(self, segmentations: list[Tensor], targets: list[Tensor]) -> Tensor:

@@ -39,11 +39,6 @@ class TokenTarget(NamedTuple):
     share: Tensor
     weight: Tensor
 
-    def mean_share(self) -> Tensor:
-        """(G,): each mask's share of the batch's valid area."""
-        axes = [0, *range(2, self.share.ndim)]
-        return (self.weight * self.share).sum(axes) / self.weight.sum(axes).clamp(min=torch.finfo(torch.float32).tiny)
-
 
 def token_target(masks: Tensor, valid: Tensor, size: Sequence[int]) -> TokenTarget:
     """The target of guides of that size, in float32.

@@ -34,11 +34,11 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, and each term of the loss; late fusion learns the prior from the step's targets."""
+        """nnU-Net's step, and each term of the loss; late fusion counts the step's targets into its prior."""
         outputs = super().train_step(batch)
         fusion = self._guided_network().late_fusion
         if fusion is not None:
-            fusion.see(self.loss.foreground_share)
+            fusion.add_to_prior(*self.loss.guide_target)
         return {**outputs, **self._last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
