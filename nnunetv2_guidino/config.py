@@ -173,18 +173,18 @@ class GuideConfig:
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
         """Read the section "guidino"; what it does not name takes its default.
 
-        A section as version 0.1.0 wrote it, complete but without `gating`, `late_fusion`, `lambda_guide_dice` and
-        `max_input_size`, keeps what that version did: the product alone, the cross-entropy alone, and inputs of any
-        size.
+        A complete section without a format is one that version 0.1.0 wrote, and keeps what that version did: the
+        product alone, the cross-entropy alone, and inputs of any size.
 
         Raises:
             GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
                 bad value.
         """
-        section = _known_settings(_keys(cls), _readable(plans.get(PLANS_KEY, {})), PLANS_KEY)
+        written = plans.get(PLANS_KEY, {})
+        section = _known_settings(_keys(cls), _readable(written), PLANS_KEY)
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA.from_plans(section["lora"], _LORA_KEY)
-        if section.keys() >= _SETTINGS_OF_0_1_0:
+        if "format" not in written and section.keys() >= _SETTINGS_OF_0_1_0:
             then = {"gating": "product", "late_fusion": False, "lambda_guide_dice": 0, "max_input_size": None}
             section = {**then, **section}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}

@@ -35,24 +35,27 @@ def test_plans_round_trip_through_json(monkeypatch):
     assert GuideConfig.from_plans({"guidino": section}) == config
 
 
-def test_sections_of_earlier_versions_have_inputs_of_any_size():
-    section = GuideConfig(encoder="a/b").to_plans()
-    del section["max_input_size"]
-    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", max_input_size=None)
-    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b"}}).max_input_size is not None
+LATER_THAN_0_1_0 = {"format", "gating", "late_fusion", "lambda_guide_dice", "max_input_size", "versions"}
 
 
-def test_sections_of_version_0_1_0_keep_their_gating():
-    section = GuideConfig(encoder="a/b").to_plans()
-    del section["gating"]
-    assert GuideConfig.from_plans({"guidino": section}).gating == "product"
-    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b", "gate": "input"}}).gating == "blend"
+def test_a_complete_section_without_a_format_is_of_version_0_1_0():
+    complete = GuideConfig(encoder="a/b").to_plans()
+    section = {key: value for key, value in complete.items() if key not in LATER_THAN_0_1_0}
+    then = {"gating": "product", "late_fusion": False, "lambdas": {"guide_dice": 0}, "max_input_size": None}
+    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", **then)
+    assert GuideConfig.from_plans({"guidino": {**section, "gating": "residual"}}).gating == "residual"
 
 
-def test_sections_of_version_0_1_0_have_no_late_fusion():
-    section = GuideConfig(encoder="a/b").to_plans()
-    assert section.pop("late_fusion")
-    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", late_fusion=False)
+@pytest.mark.parametrize("left_out", [LATER_THAN_0_1_0 - {"format"}, {"gating"}, {"max_input_size"}])
+def test_what_a_section_with_a_format_leaves_out_has_this_version_s_defaults(left_out):
+    section = {key: value for key, value in GuideConfig(encoder="a/b").to_plans().items() if key not in left_out}
+    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b")
+
+
+def test_what_a_section_by_hand_leaves_out_has_this_version_s_defaults():
+    assert GuideConfig.from_plans({"guidino": {"encoder": "a/b"}}) == GuideConfig(encoder="a/b")
+    section = {"encoder": "a/b", "gate": "input"}
+    assert GuideConfig.from_plans({"guidino": section}) == GuideConfig(encoder="a/b", gate="input")
 
 
 def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_its_keys():
