@@ -30,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLANS",
         help="further plans, measured without a guide: what else could be done with the time",
     )
-    parser.add_argument("--rounds", type=whole(COUNT), default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--rounds",
+        type=whole(COUNT),
+        default=20,
+        metavar="N",
+        help="how often each is timed (default: %(default)s); with fewer than 6 there are no ratios",
+    )
     parser.add_argument(
         "-o", dest="output", metavar="DIR", type=Path, help="write cost.txt, cost.csv, cost.json and cost.png there"
     )

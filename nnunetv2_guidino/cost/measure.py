@@ -86,7 +86,7 @@ def measure(
     plans: Sequence[str] = ("nnUNetPlans",),
     beside: Sequence[str] = (),
     device: str = "cpu",
-    rounds: int = 5,
+    rounds: int = 20,
 ) -> Costs:
     """Time the plain network, the encoder alone, the guided network and the one with LoRA, by turns.
 
@@ -99,7 +99,7 @@ def measure(
         plans: Names of plans; the first one's plain network is what all is compared with.
         beside: Further plans, measured without a guide.
         device: "cpu", "cuda" or "mps".
-        rounds: How often each is timed.
+        rounds: How often each is timed. A ratio's interval needs six at least.
 
     Raises:
         GuidinoError: If there are no such data or plans, nothing is known of the encoder, or memory does not suffice.

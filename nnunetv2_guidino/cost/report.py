@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -11,31 +12,42 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import kendalltau, quantile_test
 
 from nnunetv2_guidino.cost.measure import ENCODER, MEASURES, PLAIN, Costs, Key
 from nnunetv2_guidino.encoders.registry import align
 from nnunetv2_guidino.files import filled_folder, read_json
 
 
+class Ratio(NamedTuple):
+    """Median over the rounds of a ratio taken round by round, and the 95 % interval of that median."""
+
+    median: float
+    low: float
+    high: float
+
+
 class Row(NamedTuple):
-    """One line of the table: medians over the rounds, ratios taken round by round.
+    """One line of the table: medians over the rounds, and ratios.
 
     `plain` is × the plain network of the first plans, `limit` × the sum of plain network and encoder of the same plans,
-    `passes` passes of the encoder beyond that plain network; None where there is nothing to compare with.
+    `passes` passes of the encoder beyond that plain network. They are None where there is nothing to compare with,
+    where the rounds are too few for an interval, and where the measure drifts.
     """
 
     key: Key
     median: float
     quartiles: tuple[float, float]
-    plain: float | None
-    limit: float | None
-    passes: float | None
+    plain: Ratio | None
+    limit: Ratio | None
+    passes: Ratio | None
 
 
 def rows(costs: Costs) -> list[Row]:
     """A row for each network and measure."""
     first = next(iter(costs.about["plans"]))
     found = []
+    drifting = {name for name in MEASURES if drifts(costs, name)}
     for key, values in costs.values.items():
         of_itself = key.network in (PLAIN, ENCODER)
         timed = key.measure not in ("memory", "start")
@@ -43,12 +55,24 @@ def rows(costs: Costs) -> list[Row]:
         limit = costs.against(key, [PLAIN, ENCODER]) if timed and not of_itself else None
         passes = costs.encoder_passes(key) if timed and not of_itself else None
         low, high = np.percentile(values, (25, 75))
-        found.append(Row(key, median(values), (low, high), _middle(plain), _middle(limit), _middle(passes)))
+        ratios = (None if key.measure in drifting else _ratio(values) for values in (plain, limit, passes))
+        found.append(Row(key, median(values), (low, high), *ratios))
     return found
 
 
-def _middle(values: list[float] | None) -> float | None:
-    return None if values is None else median(values)
+def drifts(costs: Costs, measure: str) -> bool:
+    """Whether the rounds of a measure became faster or slower: Kendall's test on their totals gives p < 0.1."""
+    of_rounds = np.array([values for key, values in costs.values.items() if key.measure == measure])
+    totals = of_rounds.sum(0) if len(of_rounds) else []
+    return len(totals) > 2 and bool(kendalltau(range(len(totals)), totals).pvalue < 0.1)
+
+
+def _ratio(values: list[float] | None) -> Ratio | None:
+    """Give the interval by order statistics, which needs six rounds; None with fewer."""
+    if values is None:
+        return None
+    low, high = quantile_test(values, p=0.5).confidence_interval(0.95)
+    return None if math.isnan(low) else Ratio(median(values), low, high)
 
 
 def table(costs: Costs) -> str:
@@ -59,14 +83,15 @@ def table(costs: Costs) -> str:
     for name, (meaning, unit) in MEASURES.items():
         lines = [_line(row, unit) for row in of_rows if row.key.measure == name]
         if lines:
-            parts.append(f"{name}: {meaning}, {unit}\n" + align([head, *lines]))
+            drift = "; the rounds drift, so there are no ratios" if drifts(costs, name) else ""
+            parts.append(f"{name}: {meaning}, {unit}{drift}\n" + align([head, *lines]))
     return "\n\n".join(parts)
 
 
 def _line(row: Row, unit: str) -> tuple[str, ...]:
     digits = 0 if unit == "MiB" else 3
     spread = " – ".join(f"{value:.{digits}f}" for value in row.quartiles)
-    ratios = ("" if value is None else f"{value:.2f}" for value in row[3:])
+    ratios = ("" if r is None else f"{r.median:.2f} ({r.low:.2f} to {r.high:.2f})" for r in row[3:])
     return f"{row.key.plans}, {row.key.network}", f"{row.median:.{digits}f}", spread, *ratios
 
 
@@ -96,9 +121,12 @@ def write_report(costs: Costs, folder: Path) -> None:
 
 
 def _csv(costs: Costs) -> Iterator[str]:
-    yield "measure,unit,plans,network,median,lower_quartile,upper_quartile,times_plain,times_limit,encoder_passes"
+    names = ("times_plain", "times_limit", "encoder_passes")
+    columns = [name + ending for name in names for ending in ("", "_low", "_high")]
+    yield ",".join(["measure,unit,plans,network,median,lower_quartile,upper_quartile", *columns])
     for row in rows(costs):
-        numbers = (row.median, *row.quartiles, row.plain, row.limit, row.passes)
+        ratios = (number for ratio in row[3:] for number in ratio or (None, None, None))
+        numbers = (row.median, *row.quartiles, *ratios)
         cells = ("" if number is None else f"{number:.6g}" for number in numbers)
         network = row.key.network.replace(",", "")
         yield ",".join([row.key.measure, MEASURES[row.key.measure][1], row.key.plans, network, *cells])
@@ -117,9 +145,10 @@ def read_costs(file: Path) -> Costs:
 
 
 def draw(costs: Costs, file: Path) -> None:
-    """A panel for each measure, a bar for each network, a line where plain network and encoder together end."""
+    """A panel for each steady measure, a bar for each network, a line where plain network and encoder together end."""
     of_rows = rows(costs)
-    names = [name for name in MEASURES if any(row.key.measure == name for row in of_rows)]
+    measured = {row.key.measure for row in of_rows}
+    names = [name for name in MEASURES if name in measured and not drifts(costs, name)]
     bars = max(sum(row.key.measure == name for row in of_rows) for name in names)
     figure = Figure(figsize=(12, 1.6 + 0.5 * bars), layout="constrained")
     panels = figure.subplots(2, -(-len(names) // 2), squeeze=False).flat
@@ -144,4 +173,4 @@ def _draw_bars(axes: Any, of_rows: Sequence[Row]) -> None:
     axes.invert_yaxis()
     for place, row in zip(places, of_rows, strict=True):
         if row.limit is not None:
-            axes.plot([row.median / row.limit] * 2, [place - 0.45, place + 0.45], "k:", linewidth=1.5)
+            axes.plot([row.median / row.limit.median] * 2, [place - 0.45, place + 0.45], "k:", linewidth=1.5)

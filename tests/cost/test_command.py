@@ -6,13 +6,14 @@ import json
 import weakref
 from functools import partial
 
+import numpy as np
 import planned
 import pytest
 import torch
 
 from nnunetv2_guidino.cost import measure
 from nnunetv2_guidino.cost.measure import ENCODER, GUIDED, LORA, MEASURES, PLAIN, Costs, Key
-from nnunetv2_guidino.cost.report import read_costs, rows
+from nnunetv2_guidino.cost.report import read_costs, rows, table
 
 
 @pytest.mark.slow
@@ -71,17 +72,38 @@ def test_what_is_timed_has_just_been_run_before():
 
 
 def test_ratios_are_taken_round_by_round():
-    def values(*seconds):
-        return list(seconds)
-
-    of = {PLAIN: values(1, 10, 2), ENCODER: values(1, 10, 2), GUIDED: values(2, 20, 4), LORA: values(3, 30, 6)}
-    costs = Costs({"plans": {"A": {}, "B": {}}}, {Key("step", "A", network): value for network, value in of.items()})
-    costs.values[Key("step", "B", PLAIN)] = values(4, 40, 8)
+    seconds = np.array([1, 10, 2, 9, 3, 8])  # of rounds
+    costs = made_up_costs({PLAIN: seconds, ENCODER: seconds, GUIDED: 2 * seconds, LORA: 3 * seconds})
+    costs.values[Key("step", "B", PLAIN)] = [*(4 * seconds)]
     found = {row.key: row for row in rows(costs)}
     guided, lora, other = (found[Key("step", *of)] for of in (("A", GUIDED), ("A", LORA), ("B", PLAIN)))
-    assert (guided.median, guided.plain, guided.limit, guided.passes) == (4, 2, 1, 1)
-    assert (lora.plain, lora.passes) == (3, 2)
-    assert (other.plain, other.limit, other.passes) == (4, None, None)
+    assert guided.median == 11
+    assert (guided.plain, guided.limit, guided.passes) == ((2, 2, 2), (1, 1, 1), (1, 1, 1))
+    assert (lora.plain, lora.passes) == ((3, 3, 3), (2, 2, 2))
+    assert (other.plain, other.limit, other.passes) == ((4, 4, 4), None, None)
+
+
+def made_up_costs(steps):
+    """Seconds of steps by network, in each round."""
+    return Costs({"plans": {"A": {}, "B": {}}}, {Key("step", "A", network): [*of] for network, of in steps.items()})
+
+
+def test_a_ratio_has_the_interval_of_its_median():
+    """Of 20 independent values, the 6th and the 15th: P(5 < X < 15) = 95.9 % of a binomial X of 20 and one half."""
+    factors = np.random.default_rng(0).permutation(20) + 1
+    seconds = np.tile([1.0, 2.0], 10)
+    (row,) = [row for row in rows(made_up_costs({PLAIN: seconds, GUIDED: factors * seconds})) if row.key[2] == GUIDED]
+    assert row.plain == (10.5, 6, 15)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [[2.0, 1.0, 2.0, 1.0, 2.0], [5.6, 5.5, 5.4, 4.3, 3.4, 2.9]],  # too few rounds; drift
+)
+def test_no_ratio_without_an_interval_or_with_drift(plain):
+    costs = made_up_costs({PLAIN: np.array(plain), GUIDED: 1.1 * np.array(plain)})
+    assert [row.plain for row in rows(costs)] == [None, None]
+    assert ("the rounds drift" in table(costs)) == (len(plain) == 6)
 
 
 @pytest.mark.parametrize(
