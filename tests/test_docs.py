@@ -28,6 +28,12 @@ def test_ci_runs_the_readme_s_test_command():
     assert commands[0] in (REPOSITORY / ".ci" / "run").read_text().splitlines()
 
 
+def test_no_command_of_the_readme_clears_the_environment_of_another():
+    environments = re.findall(r"python3 -m venv (?:--clear )?(\S+)", (REPOSITORY / "README.md").read_text())
+    assert len(environments) == 2
+    assert len({*environments}) == 2
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

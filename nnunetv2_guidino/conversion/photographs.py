@@ -162,10 +162,12 @@ def _write_image(case: tuple[str, SourceFile], folder: Path, takes: ModelInput) 
 
 
 def _next_commands(model: Path, output: Path) -> list[str]:
-    folds = sorted(file.parent.name.removeprefix("fold_") for file in model.glob("fold_*/checkpoint_final.pth"))
+    trained = sorted(file.parent.name.removeprefix("fold_") for file in model.glob("fold_*/checkpoint_final.pth"))
+    # Fold "all" is a model of its own, and no member of the others' ensemble.
+    folds = [fold for fold in trained if fold.isdigit()] or trained or ["0"]
     predicted, pictures = output.with_name(f"{output.name}_predicted"), output.with_name(f"{output.name}_masks")
     commands: list[list[object]] = [
-        ["nnUNetv2_predict_from_modelfolder", "-i", output, "-o", predicted, "-m", model, "-f", *(folds or ["0"])],
+        ["nnUNetv2_predict_from_modelfolder", "-i", output, "-o", predicted, "-m", model, "-f", *folds],
         ["guidino", "convert", "predictions", predicted, "-i", output, "-o", pictures],
     ]
     return [printable(shlex.join(str(word) for word in command)) for command in commands]

@@ -64,6 +64,22 @@ def test_images_as_the_model_takes_them(ending: str, tmp_path: Path, capsys: Cap
     assert "notes.txt" in error
 
 
+@pytest.mark.parametrize(
+    ("trained", "advised"), [(["0", "3", "all"], "0 3"), (["all"], "all"), (["0", "unfinished"], "0"), ([], "0")]
+)
+def test_the_advice_names_folds_that_predict_together(
+    trained: list[str], advised: str, tmp_path: Path, capsys: Capture
+) -> None:
+    save(draw_image((40, 30)), tmp_path / "photos" / "a.png")
+    model = make_model(tmp_path / "model")
+    (model / "fold_0" / "checkpoint_final.pth").unlink()
+    for fold in trained:
+        (model / f"fold_{fold}").mkdir(exist_ok=True)
+        (model / f"fold_{fold}" / ("checkpoint_final.pth" if fold != "unfinished" else "checkpoint_best.pth")).touch()
+    assert convert("images", tmp_path / "photos", "-m", model, "-o", tmp_path / "new") == 0
+    assert f"-m {model} -f {advised}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("by_words_only", [False, True])  # as 0.1.0 wrote it
 def test_there_and_back(by_words_only: bool, tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
     """A model of resized images gets resized images, and its masks come back in the original size."""
