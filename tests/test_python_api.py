@@ -1,4 +1,7 @@
-"""The examples of docs/reference/python_api.md import what is there and call it as its signature says."""
+"""The examples of docs/reference/python_api.md import what is there and call it as its signature says.
+
+tests/test_docs_typed.py runs them.
+"""
 
 import ast
 import dataclasses
@@ -52,9 +55,11 @@ def test_calls_fit_their_signatures(example):
             inspect.signature(function).bind(*positional, **{str(keyword.arg): None for keyword in node.keywords})
             calls += 1
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
-            function = names.get(node.value.func.id)
-            if function is not None and isinstance(node.targets[0], ast.Name):
-                results[node.targets[0].id] = typing.get_type_hints(function)["return"]
+            function, target = names.get(node.value.func.id), node.targets[0]
+            if function is not None and isinstance(target, ast.Name):
+                results[target.id] = typing.get_type_hints(function)["return"]
+            elif function is not None:  # several targets
+                assert typing.get_origin(typing.get_type_hints(function)["return"]) is tuple
     assert calls
     for node in ast.walk(tree):  # what is read off a result is a field of it
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -13,7 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pairs import cases_in, convert, draw_image, draw_mask, make_pairs, read_splits, save
+from pairs import (
+    cases_in,
+    convert,
+    draw_image,
+    draw_mask,
+    make_isic,
+    make_pairs,
+    make_tn3k,
+    read_splits,
+    save,
+    write_folds,
+)
 from PIL import Image
 
 from nnunetv2_guidino.conversion import converters
@@ -43,18 +53,6 @@ def test_kvasir_seg_80_10_10(tmp_path: Path, nnunet: Path) -> None:
 # ISIC 2017
 
 
-def make_isic(folder: Path, parts: dict[str, int]) -> Path:
-    numbers = itertools.count()
-    for part, count in parts.items():
-        data, masks = folder / f"ISIC-2017_{part}_Data", folder / f"ISIC-2017_{part}_Part1_GroundTruth"
-        for number in itertools.islice(numbers, count):
-            save(draw_image(seed=number), data / f"ISIC_{number:07}.jpg")
-            save(draw_image(), data / f"ISIC_{number:07}_superpixels.png")
-            save(draw_mask(), masks / f"ISIC_{number:07}_segmentation.png")
-        (data / f"ISIC-2017_{part}_Data_metadata.csv").write_text("image_id,age_approximate,sex\n")
-    return folder
-
-
 @pytest.mark.parametrize("zipped", [False, True])
 def test_isic2017_official_split(zipped: bool, tmp_path: Path, nnunet: Path) -> None:
     source = make_isic(tmp_path / "isic", {"Training": 6, "Validation": 2, "Test_v2": 3})
@@ -82,24 +80,6 @@ def test_isic2017_without_training_cases(tmp_path: Path, nnunet: Path, capsys: p
 
 
 # TN3K
-
-
-def make_tn3k(folder: Path, trainval: list[str], test: list[str], grey: bool = True) -> Path:
-    """One picture and one mask under many names, which is what makes the official 3,493 cases affordable."""
-    save(draw_image((16, 12), grey=grey), folder / "image.jpg")
-    save(draw_mask((16, 12)), folder / "mask.png")
-    for part, names in (("trainval", trainval), ("test", test)):
-        for kind, ending in (("image", "jpg"), ("mask", "png")):
-            (folder / f"{part}-{kind}").mkdir()
-            for name in names:
-                (folder / f"{part}-{kind}" / f"{name}.{ending}").hardlink_to(folder / f"{kind}.{ending}")
-    return folder
-
-
-def write_folds(folder: Path, count: int) -> None:
-    for k in range(5):
-        fold = {role: [i for i in range(count) if (i % 5 == k) == (role == "val")] for role in ("train", "val")}
-        (folder / f"tn3k-trainval-fold{k}.json").write_text(json.dumps(fold))
 
 
 def test_tn3k_folds_are_positions_in_numerical_order(tmp_path: Path, nnunet: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -73,3 +74,34 @@ def read_splits(target: Path) -> list[dict[str, list[str]]]:
     preprocessed = target.parents[1] / "nnUNet_preprocessed" / target.name / "splits_final.json"
     assert preprocessed.read_bytes() == (target / "splits_final.json").read_bytes()
     return json.loads(preprocessed.read_text())
+
+
+def make_isic(folder: Path, parts: dict[str, int]) -> Path:
+    """The folders of ISIC 2017 with so many cases in each part."""
+    numbers = itertools.count()
+    for part, count in parts.items():
+        data, masks = folder / f"ISIC-2017_{part}_Data", folder / f"ISIC-2017_{part}_Part1_GroundTruth"
+        for number in itertools.islice(numbers, count):
+            save(draw_image(seed=number), data / f"ISIC_{number:07}.jpg")
+            save(draw_image(), data / f"ISIC_{number:07}_superpixels.png")
+            save(draw_mask(), masks / f"ISIC_{number:07}_segmentation.png")
+        (data / f"ISIC-2017_{part}_Data_metadata.csv").write_text("image_id,age_approximate,sex\n")
+    return folder
+
+
+def make_tn3k(folder: Path, trainval: list[str], test: list[str], grey: bool = True) -> Path:
+    """One picture and one mask under many names, which is what makes the official 3,493 cases affordable."""
+    save(draw_image((16, 12), grey=grey), folder / "image.jpg")
+    save(draw_mask((16, 12)), folder / "mask.png")
+    for part, names in (("trainval", trainval), ("test", test)):
+        for kind, ending in (("image", "jpg"), ("mask", "png")):
+            (folder / f"{part}-{kind}").mkdir()
+            for name in names:
+                (folder / f"{part}-{kind}" / f"{name}.{ending}").hardlink_to(folder / f"{kind}.{ending}")
+    return folder
+
+
+def write_folds(folder: Path, count: int) -> None:
+    for k in range(5):
+        fold = {role: [i for i in range(count) if (i % 5 == k) == (role == "val")] for role in ("train", "val")}
+        (folder / f"tn3k-trainval-fold{k}.json").write_text(json.dumps(fold))
