@@ -1,4 +1,4 @@
-"""nnU-Net's folders, asked for in one place."""
+"""The folders that nnU-Net's variables name, and the data sets in them."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
             self.logger.log(f"{part}_{term}", float(values[term].mean()), self.current_epoch)
 
     def on_epoch_end(self) -> None:
-        """Tell both in the training log, with how many prototypes are in use."""
+        """Write the terms and the guide's Dice to the training log, and log how many prototypes are in use."""
         for part in ("train", "val"):
             terms = (
                 f"{term.removesuffix('_loss')} {self.logger.get_value(f'{part}_{term}', step=-1):.4f}"
