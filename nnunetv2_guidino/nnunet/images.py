@@ -1,196 +1,223 @@
-"""Image files of the formats that nnU-Net reads: whether they are whole, and how many pixels they hold.
+"""Check that image files are whole, and count their pixels from the header.
 
-ITK, which nnU-Net reads most volumes with, fills what is missing of a cut .nii.gz or .gipl with whatever is in memory
-and says nothing. So the bytes are counted here against the header's shape, and compressed ones are read to their end,
-where their check sum is.
+SimpleITK, which nnU-Net uses for most volumes, fills the missing part of a cut .nii.gz with memory contents and takes
+damaged pixels of a compressed .mha without an error. This module reads compressed pixels to their check sum and
+compares the number of bytes with the header.
 """
 
 from __future__ import annotations
 
+import gzip
+import re
+import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, cast
 
+import nibabel
+import SimpleITK as sitk  # noqa: N813
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.nnunet.volume_headers import CHUNK, HEADERS, DamagedError, Header, inflated
 
-PNG = b"\x89PNG\r\n\x1a\n"
-# What .png, .bmp and .tif files may be. Others (EPS starts Ghostscript) are opened by no reader.
-RASTER_FORMATS = {
-    "PNG": (PNG,),
-    "BMP": (b"BM",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "JPEG": (b"\xff\xd8\xff",),
-}
+CHUNK = 1 << 20
+NIFTI_ENDINGS = (".nii", ".nii.gz")
 RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+RASTER_FORMATS = ("PNG", "BMP", "JPEG")  # Pillow must not try others: it starts Ghostscript for EPS
+# The end of the header, and the entry of the header that announces compressed pixels
+ITK_HEADERS = {
+    ".mha": (rb"(?i)ElementDataFile\s*=\s*LOCAL\s*?\n", rb"(?i)CompressedData\s*=\s*True"),
+    ".nrrd": (rb"\n\r?\n", rb"(?i)encoding:\s*gz"),
+}
+UNCOUNTED = rb"(?i)BinaryData\s*=\s*False|encoding:(?!\s*(raw|gz))|(line|byte) skip:"  # SimpleITK counts these itself
+
+
+class DamagedError(Exception):
+    """A fault of a file; the message has no file name."""
 
 
 def check_whole(file: Path) -> None:
-    """Refuse an image file that is cut short, damaged or of another format than its name says.
+    """Check that an image file is whole and of the format that its name says.
 
-    NIfTI, MetaImage, NRRD and GIPL: all bytes that the header asks for are there, and compressed ones fit their check
-    sum. PNG: all chunks fit theirs. TIFF: all pages are there. BMP and JPEG are not looked into, since their readers
-    themselves refuse what is cut.
+    NIfTI, MetaImage and NRRD must have all bytes that the header asks for. Compressed pixels and PNG must match their
+    check sums. TIFF must have all pages. The readers of BMP and JPEG refuse cut files themselves. Other formats, such
+    as GIPL, are not checked.
 
     Raises:
-        GuidinoError: If the file is not there, is no regular file, cannot be read, or is not whole.
+        GuidinoError: If the file does not exist, is no regular file, cannot be read, or is not whole.
     """
-    with _named(file):
-        if Path(file).suffix in RASTER_ENDINGS:
-            _check_raster(file)
+    with _named(file), _open(file) as stream:
+        if file.suffix not in RASTER_ENDINGS:
+            _check_volume(file, stream)
+        elif _is_tiff(stream):
+            _check_tiff(stream)
         else:
-            _check_volume(file)
+            with _pillow_image(stream) as image:
+                if image.format == "PNG":
+                    _verify_png(image)
 
 
 def stored_pixels(file: Path) -> int:
-    """How many values the image holds, from its header alone.
+    """Return the number of values in an image, from its header alone.
 
     Raises:
         GuidinoError: As `check_whole` does, for a header that cannot be read.
     """
-    with _named(file):
-        return _raster_pixels(file) if Path(file).suffix in RASTER_ENDINGS else prod(_header(file).shape)
+    with _named(file), _open(file) as stream:
+        if file.name.endswith(NIFTI_ENDINGS):
+            return _values(_open_nifti(stream)[0].get_data_shape())
+        if file.suffix not in RASTER_ENDINGS:
+            return _values(_itk_header(file).GetSize())
+        if _is_tiff(stream):
+            with tifffile.TiffFile(stream) as tiff:
+                return sum(prod(series.shape) for series in tiff.series)
+        with _pillow_image(stream) as image:
+            return image.width * image.height * len(image.getbands())
 
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Put the file's name before whatever goes wrong with it."""
+    """Turn every error into a GuidinoError that names the file."""
     try:
         yield
     except GuidinoError:
         raise
     except FileNotFoundError as error:
         raise GuidinoError(f"{file} does not exist") from error
-    except EOFError as error:
+    except (EOFError, struct.error) as error:
         raise GuidinoError(f"{file} cannot be read: it is cut short; copy or write it again") from error
-    except KeyError as error:
-        raise GuidinoError(f"{file} cannot be read: its header lacks {error}") from error
-    except Exception as error:  # nibabel, tifffile and Pillow have their own
-        what = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise GuidinoError(f"{file} cannot be read: {what}") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        message = f"{file} cannot be read: its compressed pixels are damaged ({error}); copy or write it again"
+        raise GuidinoError(message) from error
+    except Exception as error:  # SimpleITK, nibabel, tifffile and Pillow raise errors of their own
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise GuidinoError(f"{file} cannot be read: {reason.splitlines()[-1]}") from error
 
 
 def _open(file: Path) -> BinaryIO:
-    """The file for reading; never a device or a pipe, which may have no end."""
-    if Path(file).exists() and not Path(file).is_file():
+    """Open a regular file; a device or a pipe may have no end."""
+    if file.exists() and not file.is_file():
         raise DamagedError("it is no regular file")
-    return Path(file).open("rb")
-
-
-def _check_volume(file: Path) -> None:
-    header = _header(file)
-    with _open(file) as stream:
-        if header.compressed_from is None:
-            found = stream.seek(0, 2) - header.offset
-        else:
-            stream.seek(header.compressed_from)
-            found = sum(map(len, inflated(stream)))
-            if header.compressed_from == 0:
-                found -= header.offset
-    if found < header.size:
-        raise DamagedError(
-            f"it is cut short: {max(found, 0):,} of {header.size:,} bytes of pixels; copy or write it again"
-        )
-
-
-def _header(file: Path) -> Header:
-    with _open(file) as stream:
-        start = stream.read(1024)
-        _name_what_is_no_image(start)
-        for ending, read in HEADERS.items():
-            if Path(file).name.endswith(ending):
-                stream.seek(0)
-                header = read(stream)
-                if min(header.shape, default=0) < 1:
-                    raise DamagedError(f"its header says that its sides are {header.shape}")
-                return header
-    return Header((), 0, 0)  # no format of nnU-Net's: its reader says so
-
-
-def _name_what_is_no_image(start: bytes) -> None:
+    stream = file.open("rb")
+    start = stream.read(1024)
+    stream.seek(0)
     if not start:
         raise DamagedError("it is empty")
     if start.startswith(b"version https://git-lfs"):
-        raise DamagedError("it is a Git LFS pointer, not the file itself; fetch that with: git lfs pull")
+        raise DamagedError("it is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull")
     if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise DamagedError("it is a web page; download the file itself")
+    return stream
 
 
-def _raster_format(file: Path) -> str:
-    with _open(file) as stream:
-        start = stream.read(1024)
-    _name_what_is_no_image(start)
-    found = next((name for name, signatures in RASTER_FORMATS.items() if start.startswith(signatures)), None)
-    if found is None:
-        raise DamagedError(f"it is none of {', '.join(RASTER_FORMATS)}, whatever its name says")
-    return found
+def _check_volume(file: Path, stream: BinaryIO) -> None:
+    if file.name.endswith(NIFTI_ENDINGS):
+        header, content = _open_nifti(stream)
+        expected = _values(header.get_data_shape()) * header.get_data_dtype().itemsize
+        found = content.seek(0, 2) - int(header.get_data_offset())  # gzip checks its sum at the end
+    elif file.suffix in ITK_HEADERS:
+        expected, found = _count_itk(file, stream)
+    else:
+        return
+    if found < expected:
+        raise DamagedError(
+            f"it is cut short: {max(found, 0):,} of {expected:,} bytes of pixels; copy or write it again"
+        )
 
 
-def _check_raster(file: Path) -> None:
-    kind = _raster_format(file)
-    with _open(file) as stream:
-        if kind == "PNG":
-            _check_png(stream)
-        elif kind == "TIFF":
-            _check_tiff(stream)
+def _values(sides: Sequence[int]) -> int:
+    if min(sides, default=0) < 1:
+        raise DamagedError(f"its header says that its sides are {', '.join(map(str, sides))}")
+    return prod(map(int, sides))
 
 
-def _check_png(stream: BinaryIO) -> None:
-    stream.seek(len(PNG))
-    kind = b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(stream.read(4), "big"), stream.read(4)
-        check = zlib.crc32(kind)
-        while length:
-            piece = stream.read(min(length, CHUNK))
-            if not piece:
-                raise EOFError
-            check, length = zlib.crc32(piece, check), length - len(piece)
-        stored = stream.read(4)
-        if len(stored) < 4:
+def _open_nifti(stream: BinaryIO) -> tuple[nibabel.Nifti1Header, BinaryIO]:
+    """Return the header and the uncompressed content; .nii.gz may be the name of a file that is not compressed."""
+    is_compressed = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    content = cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if is_compressed else stream
+    start = content.read(540)
+    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+        size = kind.template_dtype.itemsize
+        if len(start) >= size and kind.may_contain_header(start):
+            return kind(start[:size], check=False), content
+    raise DamagedError("it is no NIfTI file, or its header is cut short")
+
+
+def _count_itk(file: Path, stream: BinaryIO) -> tuple[int, int]:
+    """Return how many bytes of pixels the header asks for, and how many the file has."""
+    header_end, compression = ITK_HEADERS[file.suffix]
+    start = stream.read(CHUNK)
+    end = re.search(header_end, start)
+    if not end:
+        raise DamagedError("its header is cut short, or its pixels lie in another file; write both as one file")
+    if file.suffix == ".nrrd" and re.search(rb"(?i)\ndata ?file:", start[: end.start()]):
+        raise DamagedError("its pixels lie in another file; write both as one file")
+    image = _itk_header(file)
+    pixel = sitk.Image(1, 1, image.GetPixelID()).GetSizeOfPixelComponent() * image.GetNumberOfComponents()
+    expected = _values(image.GetSize()) * pixel
+    if re.search(UNCOUNTED, start[: end.start()]):
+        return expected, expected
+    if not re.search(compression, start[: end.start()]):
+        return expected, stream.seek(0, 2) - end.end()
+    stream.seek(end.end())
+    return expected, _inflated_length(stream)
+
+
+def _itk_header(file: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _inflated_length(stream: BinaryIO) -> int:
+    """Return the length of what a zlib or gzip stream holds, read to its check sum."""
+    decoder, length, packed = zlib.decompressobj(wbits=47), 0, b""
+    while not decoder.eof:
+        packed = decoder.unconsumed_tail or stream.read(CHUNK)
+        if not packed:
             raise EOFError
-        if int.from_bytes(stored, "big") != check:
-            raise DamagedError("its pixels are damaged (check sum); copy or write it again")
+        length += len(decoder.decompress(packed, CHUNK))
+    return length
+
+
+def _is_tiff(stream: BinaryIO) -> bool:
+    start = stream.read(2)
+    stream.seek(0)
+    return start in (b"II", b"MM")
+
+
+def _pillow_image(stream: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(stream, formats=RASTER_FORMATS)
+    except UnidentifiedImageError:
+        raise DamagedError("it is none of PNG, BMP, TIFF, JPEG, whatever its name says, or damaged") from None
+
+
+def _verify_png(image: Image.Image) -> None:
+    try:
+        image.verify()
+    except (OSError, SyntaxError) as error:
+        raise DamagedError(f"it is cut short or damaged ({error}); copy or write it again") from error
 
 
 def _check_tiff(stream: BinaryIO) -> None:
-    """Follow the chain of pages to its end; a reader takes a torn chain for a shorter volume."""
-    start = stream.read(16)
-    order: Literal["little", "big"] = "little" if start[:2] == b"II" else "big"
-    large = int.from_bytes(start[2:4], order) == 43  # BigTIFF
-    number, entry, offset = (8, 20, 8) if large else (2, 12, 4)
-
-    def integer(size: int) -> int:
-        found = stream.read(size)
-        if len(found) < size:
-            raise EOFError
-        return int.from_bytes(found, order)
-
-    stream.seek(8 if large else 4)
-    seen: set[int] = set()
-    while page := integer(offset):
-        if page in seen:
-            raise DamagedError("its pages follow each other in a circle; copy or write it again")
-        seen.add(page)
-        stream.seek(page)
-        stream.seek(entry * integer(number), 1)
-    stream.seek(0)
+    """Follow the chain of pages to its end: a reader takes a torn chain for a shorter volume."""
     with tifffile.TiffFile(stream) as tiff:
+        layout, page, pages = tiff.tiff, tiff.pages.first.offset, set[int]()
+        while page:
+            if page in pages:
+                raise DamagedError("its pages follow each other in a circle; copy or write it again")
+            pages.add(page)
+            stream.seek(page)
+            (entries,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
+            stream.seek(entries * layout.tagsize, 1)
+            (page,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
         ends = [sum(end) for page in tiff.pages for end in zip(page.dataoffsets, page.databytecounts, strict=False)]
     if max(ends, default=0) > stream.seek(0, 2):
         raise EOFError
-
-
-def _raster_pixels(file: Path) -> int:
-    kind = _raster_format(file)
-    if kind == "TIFF":
-        with tifffile.TiffFile(file) as tiff:
-            return sum(prod(series.shape) for series in tiff.series)
-    with Image.open(file, formats=[kind]) as image:
-        return image.width * image.height * len(image.getbands())
