@@ -24,7 +24,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.guide.tokenbook import gating_guide
-from nnunetv2_guidino.nnunet.descriptions import said_of
+from nnunetv2_guidino.nnunet.descriptions import errors_in
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 from nnunetv2_guidino.plans import check_recorded_guide
@@ -157,7 +157,7 @@ class GuidePredictor:
             configuration_manager=self.configuration_manager,
             properties_dict=properties,
         )
-        with said_of(self.model_folder / "plans.json", "does not say how a prediction gets the image's size back"):
+        with errors_in(self.model_folder / "plans.json", "does not say how a prediction gets the image's size back"):
             segmentation = to_image(logits[: -self.number], label_manager=self.label_manager)
             found = [
                 to_image(guide[None], label_manager=GUIDE_REGION, return_probabilities=True)[1][0]

@@ -1,6 +1,6 @@
-"""plans.json and dataset.json as nnU-Net reads them; whatever is wrong in them is said with the file's name.
+"""Read plans.json and dataset.json as nnU-Net does, with errors that name the file.
 
-Read in nnU-Net 2.8.1: PlansManager and LabelManager take dictionaries as they are and fail where a key is first used.
+Read in nnU-Net 2.8.1: PlansManager and LabelManager do not check their dictionaries; the first use of a key fails.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from nnunetv2_guidino.plans import read_plans
 
 
 @contextmanager
-def said_of(file: Path, purpose: str) -> Iterator[None]:
-    """Whatever nnU-Net raises while it uses what stands in a file, as a GuidinoError that names file and key.
+def errors_in(file: Path, purpose: str) -> Iterator[None]:
+    """Turn every error of nnU-Net with the content of a file into a GuidinoError that names the file and the key.
 
     Args:
-        file: That was read.
-        purpose: What it is used for, such as "describes no network".
+        file: The file.
+        purpose: The failed use of the file for the message, such as "describes no network".
     """
     try:
         yield
     except GuidinoError:
         raise
-    except MemoryError as error:  # also for a size that a damaged file names
-        raise GuidinoError(f"{file} {purpose}: it needs more memory than there is") from error
+    except MemoryError as error:  # a damaged file may ask for any size
+        raise GuidinoError(f"{file} {purpose}: there is not enough memory") from error
     except KeyError as error:
         raise GuidinoError(f"{file} {purpose}: the key {error} is missing") from error
-    except Exception as error:  # each of nnU-Net's classes fails in its own way
+    except Exception as error:  # each of nnU-Net's classes raises errors of its own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise GuidinoError(f"{file} {purpose}: {lines[0]}") from error
 
 
 def read_dataset_json(file: Path, *needed: str) -> dict[str, Any]:
-    """nnU-Net's dataset.json, or a trained model's copy of it.
+    """Read nnU-Net's dataset.json, or a trained model's copy of it.
 
     Args:
-        needed: Those of labels, channel_names and file_ending that are used.
+        file: The dataset.json.
+        needed: The keys that the caller uses, among labels, channel_names and file_ending.
 
     Raises:
-        GuidinoError: If the file cannot be read, or one of these is missing or of another shape.
+        GuidinoError: If the file cannot be read, or a needed key is missing or has another type.
     """
     content = read_json(file, dict)
-    if "modality" in content:  # nnU-Net takes the old name too
+    if "modality" in content:  # nnU-Net also accepts the old name
         content.setdefault("channel_names", content["modality"])
     for key in needed:
         expected, fits = _SHAPES[key]
@@ -71,7 +72,7 @@ _SHAPES = {
 
 
 def read_configurations(file: Path) -> dict[str, Any]:
-    """nnU-Net's plans: read_plans, and the configurations are there.
+    """Read nnU-Net's plans, and check that they have configurations.
 
     Raises:
         GuidinoError: If the file cannot be read, or is no plans file.
@@ -84,15 +85,15 @@ def read_configurations(file: Path) -> dict[str, Any]:
 
 
 def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any, Any]:
-    """nnU-Net's PlansManager and ConfigurationManager, with what every training needs of them.
+    """Return nnU-Net's PlansManager and ConfigurationManager, checked for the keys that every training needs.
 
     Args:
-        plans: As read_configurations returns them.
-        file: Where they come from, for the messages.
-        name: Of the configuration.
+        plans: The plans, from read_configurations.
+        file: Their file, for the messages.
+        name: The name of the configuration.
 
     Raises:
-        GuidinoError: If there is no such configuration, or something in it is missing.
+        GuidinoError: If there is no such configuration, or a key in it is missing.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -100,7 +101,7 @@ def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any,
         known = ", ".join(plans["configurations"])
         raise GuidinoError(f"{file} has no configuration {name}; there are {known}")
     manager = PlansManager(plans)
-    with said_of(file, f"does not describe the configuration {name}"):
+    with errors_in(file, f"does not describe the configuration {name}"):
         settings = manager.get_configuration(name)
         sides = [int(side) for side in settings.patch_size]
         if len(sides) not in (2, 3) or min(sides) < 1:
@@ -109,7 +110,7 @@ def configuration_of(plans: dict[str, Any], file: Path, name: str) -> tuple[Any,
             if not isinstance(settings.configuration[key], kind) or settings.configuration[key] in ([], ""):
                 raise ValueError(f"{key} is {_shown(settings.configuration[key])}; expected {kind.__name__}")
         if manager.label_manager_class is None:
-            raise ValueError("nnU-Net has no label_manager as it is named there")
+            raise ValueError("nnU-Net has no class with the name in label_manager")
     return manager, settings
 
 
@@ -117,8 +118,8 @@ _NEEDED = {"batch_size": int, "data_identifier": str, "normalization_schemes": l
 
 
 def label_manager_of(manager: Any, dataset_json: dict[str, Any], file: Path) -> Any:
-    """nnU-Net's LabelManager of a dataset.json; raises GuidinoError, naming it, if nnU-Net cannot use its labels."""
-    with said_of(file, "has labels that nnU-Net cannot use"):
+    """Return nnU-Net's LabelManager of a dataset.json; raises GuidinoError if nnU-Net cannot use its labels."""
+    with errors_in(file, "has labels that nnU-Net cannot use"):
         return manager.get_label_manager(dataset_json)
 
 

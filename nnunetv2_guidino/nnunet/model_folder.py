@@ -18,10 +18,10 @@ from torch import nn
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.descriptions import (
     configuration_of,
+    errors_in,
     label_manager_of,
     read_configurations,
     read_dataset_json,
-    said_of,
 )
 
 
@@ -136,7 +136,7 @@ def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
     of_images = ("image_reader_writer_class", "transpose_forward", "transpose_backward")
     resampling = (f"resampling_fn_{kind}" for kind in ("data", "seg", "probabilities"))
     of_configuration = ("preprocessor_class", "spacing", "use_mask_for_norm", *resampling)
-    with said_of(plans_file, "does not say how images are read and preprocessed"):
+    with errors_in(plans_file, "does not say how images are read and preprocessed"):
         for owner, names in ((manager, of_images), (settings, of_configuration)):
             for name in names:
                 if getattr(owner, name) is None:
@@ -161,7 +161,7 @@ def _build_network(
         raise GuidinoError(
             f"{plans_file.parent} was trained with {trainer_name}, which nnU-Net does not find; see `guidino doctor`"
         ) from error
-    with said_of(plans_file, "does not describe the network of the checkpoint"):
+    with errors_in(plans_file, "does not describe the network of the checkpoint"):
         channels = determine_num_input_channels(manager, settings, dataset_json)
         heads = labels.num_segmentation_heads
         network = trainer.build_network_architecture(manager, settings, channels, heads, enable_deep_supervision=False)

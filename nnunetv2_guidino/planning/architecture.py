@@ -17,7 +17,7 @@ from nnunetv2_guidino.config import PLANS_KEY
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.source import find_encoder
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, said_of
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, errors_in
 from nnunetv2_guidino.planning.encoder_name import absolute_encoder
 from nnunetv2_guidino.planning.network import Network
 from nnunetv2_guidino.planning.trainable import build_without_memory, nearest_patch
@@ -88,7 +88,7 @@ def put_network(
     architecture: type[Architecture] = lists.ARCHITECTURES[network.name].load()
     configurations, lines, foreign = plans["configurations"], list[str](), list[str]()
     for name in [name for name, raw in configurations.items() if "architecture" in raw]:  # the others inherit it
-        with said_of(file, f"cannot have {network.name} in configurations.{name}"):
+        with errors_in(file, f"cannot have {network.name} in configurations.{name}"):
             if len(configuration_of(plans, file, name)[1].patch_size) in architecture.dimensions:
                 patch_is_given = f"configurations.{name}.patch_size" in given
                 lines += [f"{name}:", *_put(plans, file, name, network, dataset_json, patch_is_given)]

@@ -12,7 +12,7 @@ from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.config import PLANS_KEY
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
-from nnunetv2_guidino.nnunet.descriptions import read_configurations, read_dataset_json, said_of
+from nnunetv2_guidino.nnunet.descriptions import errors_in, read_configurations, read_dataset_json
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
 from nnunetv2_guidino.planning.architecture import put_gate, put_network, with_heirs
 from nnunetv2_guidino.planning.changes import change
@@ -97,7 +97,7 @@ def plan(
     for name in with_heirs(derived, changed):
         check_trainable(derived, source_file, name, dataset_json)
     check_gate(derived, source_file, configuration, dataset_json)
-    with said_of(source_file, "has no network whose memory can be estimated"):
+    with errors_in(source_file, "has no network whose memory can be estimated"):
         memory = estimated_memory(derived, configuration, dataset_json, gpu_memory_target)
     if file.exists():  # results that were made with it would no longer be what they say
         raise GuidinoError(f"{file} exists already; give -o another name")

@@ -10,7 +10,7 @@ from nnunetv2_guidino.architectures.contract import describe, nearest_multiples
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.positions import gated
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, label_manager_of, said_of
+from nnunetv2_guidino.nnunet.descriptions import configuration_of, errors_in, label_manager_of
 
 
 def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
         raise GuidinoError(f"{where}.patch_size is {raw['patch_size']}; expected whole numbers from 1")
     manager, settings = configuration_of(plans, file, name)
     patch_size = settings.patch_size
-    with said_of(file, f"with these changes has no network in {where}"):
+    with errors_in(file, f"with these changes has no network in {where}"):
         network, channels = build_without_memory(manager, settings, dataset_json, file)
         description = describe(network)
     fitting = nearest_patch(where, patch_size, description.divisor)
@@ -44,7 +44,7 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
             f"{list(description.divisor or ())}, and more than one pixel must be left at the bottom; the nearest is "
             f"{fitting}"
         )
-    with said_of(file, f"with these changes has a network in {where} that cannot be trained"):
+    with errors_in(file, f"with these changes has a network in {where} that cannot be trained"):
         description.check_strides(settings.network_arch_init_kwargs.get("strides", []))
         import torch
 
@@ -58,7 +58,7 @@ def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[
     Args and errors are those of `check_trainable`.
     """
     manager, settings = configuration_of(plans, file, name)
-    with said_of(file, f"has no network in configurations.{name}"):
+    with errors_in(file, f"has no network in configurations.{name}"):
         description = describe(build_without_memory(manager, settings, dataset_json, file)[0])
     config = GuideConfig.from_plans(plans)
     gated(description, config.gate, config.gating, len(settings.normalization_schemes))

@@ -19,10 +19,10 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 from nnunetv2_guidino.nnunet.descriptions import (
     configuration_of,
+    errors_in,
     label_manager_of,
     read_configurations,
     read_dataset_json,
-    said_of,
 )
 
 NNUNET_FOLDS = 5
@@ -61,7 +61,7 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
     folder = dataset_folder / settings.data_identifier
     if not folder.is_dir():
         raise GuidinoError(f"{folder} does not exist; run nnUNetv2_preprocess for {configuration} first")
-    with said_of(folder, f"has no cases as nnU-Net preprocesses them; run nnUNetv2_preprocess for {configuration}"):
+    with errors_in(folder, f"has no cases as nnU-Net preprocesses them; run nnUNetv2_preprocess for {configuration}"):
         identifiers = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
     splits = _splits(dataset_folder / "splits_final.json", identifiers)
     if not 0 <= fold < len(splits):
@@ -123,7 +123,7 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
 def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
     """A case's image (n, z, y, x) and labels (z, y, x); raises GuidinoError for a damaged or foreign one."""
     file = fold.folder / case
-    with said_of(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
+    with errors_in(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
         for ending in (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl"):
             if (path := file.with_name(f"{case}{ending}")).exists() and not path.is_file():
                 raise ValueError(f"{path.name} is no regular file")
