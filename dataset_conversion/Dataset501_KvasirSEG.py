@@ -1,7 +1,7 @@
 """Kvasir-SEG: 1,000 colonoscopy images with one polyp mask each, from the folder or zip as published.
 
-The data set has no official split. By default 80 % of the cases are for training, 10 % for validation (fold 0) and 10 %
-for testing, drawn with a fixed seed.
+The data set has no official split. The default split draws 80 % of the cases for training, 10 % for validation (fold 0)
+and 10 % for testing, with a fixed seed.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, SourcePair, Split
-from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, Split
+from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
 
 SEED = 12345  # the seed of nnU-Net's own splits
 
 
 def split_80_10_10(pairs: list[SourcePair], _: list[SourceFile], problems: list[str]) -> Split:
-    """A tenth of the cases for testing and a tenth for validation, drawn from the sorted names."""
-    # RandomState, since numpy promises that its numbers never change
+    """Draw a tenth of the cases for testing and a tenth for validation from the sorted names."""
+    # numpy promises that the numbers of RandomState never change
     names = np.random.RandomState(SEED).permutation(sorted(pair.name for pair in pairs)).tolist()
     tenth = max(1, round(len(names) / 10))
     if 0 < len(names) < 3:

@@ -1,7 +1,7 @@
 """ISIC 2017, part 1: dermoscopy images with one lesion mask each, from the six folders or zips as published.
 
-The official split is kept: fold 0 trains on Training (2,000) and validates on Validation (150); Test_v2 (600) goes to
-imagesTs and labelsTs.
+The converter keeps the official split: fold 0 trains on Training (2,000) and validates on Validation (150); Test_v2
+(600) goes to imagesTs and labelsTs.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion.dataset import Dataset, SourcePair, Split
-from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.conversion.dataset import Dataset, Split
+from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
 
 COUNTS = {"Training": 2000, "Validation": 150, "Test_v2": 600}
 PART = r"ISIC-2017_(?P<part>Training|Validation|Test_v2)"
 
 
 def official_split(pairs: list[SourcePair], _: list[SourceFile], problems: list[str]) -> Split:
-    """The published parts: fold 0 trains on Training and validates on Validation, Test_v2 is for testing."""
+    """Train fold 0 on Training, validate it on Validation, and keep Test_v2 for testing."""
     names = {part: sorted(pair.name for pair in pairs if pair.part == part) for part in COUNTS}
     fold = {"train": names["Training"], "val": names["Validation"]}
-    # without one of the two parts nothing is left of the official fold
+    # the official fold needs both parts
     return Split(frozenset(names["Test_v2"]), (fold,) if fold["train"] and fold["val"] else ())
 
 
 DATASET = Dataset(
     id=502,
     name="ISIC2017",
-    # the digits keep ISIC_*_superpixels.png out
+    # the digits exclude ISIC_*_superpixels.png
     image=rf"{PART}_Data/(?P<stem>ISIC_\d+)(?i:\.jpe?g)",
     mask=rf"{PART}_Part1_GroundTruth/(?P<stem>ISIC_\d+)(?i:_segmentation\.png)",
     layout="ISIC-2017_{Training,Validation,Test_v2}_Data and ISIC-2017_{…}_Part1_GroundTruth",

@@ -1,6 +1,6 @@
 """TN3K: ultrasound images with thyroid nodule masks, 2,879 for training and 614 for testing.
 
-The five official folds are kept. The json files beside the images give them as positions in the numerically sorted
+The converter keeps the five official folds. The json files beside the images hold positions in the numerically sorted
 names of the trainval images.
 """
 
@@ -10,15 +10,15 @@ import json
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Dataset, Fold, SourcePair, Split
-from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Dataset, Fold, Split
+from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
 
 
 def official_folds(pairs: list[SourcePair], files: list[SourceFile], problems: list[str]) -> Split:
-    """The five published folds, and the test part."""
+    """Return the five published folds and the test part."""
     trainval = sorted(
         (pair for pair in pairs if pair.part == "trainval"), key=lambda pair: int(pair.name.rpartition("_")[2])
     )
@@ -30,12 +30,14 @@ def official_folds(pairs: list[SourcePair], files: list[SourceFile], problems: l
             if not isinstance(positions, dict) or not positions.keys() >= {"train", "val"}:
                 raise ValueError("expected an object with the lists train and val")
             if sorted(positions["train"] + positions["val"]) != list(range(len(names))):
-                raise ValueError(f"is no fold of the {len(names)} trainval images here; pass --no-split to do without")
+                raise ValueError(
+                    f"is no fold of the {len(names)} trainval images here; pass --no-split to ignore the folds"
+                )
             folds.append({role: [names[position] for position in positions[role]] for role in ("train", "val")})
         except (OSError, RecursionError, TypeError, ValueError) as error:
             problems.append(f"{file}: {error!s}")
     if len(files) != 5:
-        problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to do without")
+        problems.append(f"found {len(files)} of the five tn3k-trainval-foldK.json; pass --no-split to ignore the folds")
     return Split(frozenset(pair.name for pair in pairs if pair.part == "test"), tuple(folds))
 
 

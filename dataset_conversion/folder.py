@@ -1,6 +1,6 @@
-"""Any folder with images/NAME and masks/NAME, where the file endings may differ.
+"""Any folder with images/NAME and masks/NAME; the file endings may differ.
 
-Without values in --labels the masks have two levels and are cut between them. With values they are label maps.
+Without values in --labels, the converter cuts masks of two levels between them. With values, masks are label maps.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a script: the clone need not be installed
+if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset
 
 DATASET = Dataset(
     id=500,
-    name="",  # and labels: whoever has the folder knows
+    name="",  # the user gives the name and the labels
     image=IMAGES,
     mask=MASKS,
     layout="images/NAME.png (or jpg, bmp, tif, gif) and masks/NAME.png",

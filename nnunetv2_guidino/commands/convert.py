@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from nnunetv2_guidino.conversion.convert import RefusedError, Report, convert
+from nnunetv2_guidino.conversion.convert import RefusedError, convert
 from nnunetv2_guidino.conversion.converters import CONVERTERS, converter_text, load_converter
-from nnunetv2_guidino.conversion.dataset import Dataset
+from nnunetv2_guidino.conversion.dataset import Dataset, Report
 from nnunetv2_guidino.conversion.labels import Labels
 from nnunetv2_guidino.conversion.photographs import convert_images
 from nnunetv2_guidino.conversion.predictions import convert_predictions

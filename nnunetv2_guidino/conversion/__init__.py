@@ -1,1 +1,1 @@
-"""What the data set converters share."""
+"""The machinery that the data set converters share."""

@@ -1,8 +1,7 @@
-"""Find the pairs, check all of them, then write them as nnU-Net wants them.
+"""Convert a data set to nnU-Net's raw format.
 
-A converter describes its data set (`Dataset`); `convert` does the rest, in this order: list the source, pair images
-with masks, read every file once and collect all problems; only then write into a hidden folder beside the target, which
-gets the target's name when it is complete.
+A converter describes its data set (`Dataset`). `convert` lists the source, pairs images with masks, reads every file
+once and collects all problems. Then it writes into a hidden folder beside the target, and renames the complete folder.
 """
 
 from __future__ import annotations
@@ -10,48 +9,37 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from nnunetv2_guidino.conversion.checking import inspect, judge, unlike_published
-from nnunetv2_guidino.conversion.dataset import Dataset, SourcePair, Split
+from PIL import Image, ImageOps
+
+from nnunetv2_guidino.conversion.checking import inspect, judge
+from nnunetv2_guidino.conversion.dataset import Dataset, Report, Split
+from nnunetv2_guidino.conversion.image_files import Exif
 from nnunetv2_guidino.conversion.labels import Labels
 from nnunetv2_guidino.conversion.masks import TwoLevels
-from nnunetv2_guidino.conversion.pairing import Found, find_pairs
-from nnunetv2_guidino.conversion.placing import complete_or_absent
-from nnunetv2_guidino.conversion.preview import draw_preview
-from nnunetv2_guidino.conversion.reading import Exif
-from nnunetv2_guidino.conversion.sources import SourceFile, list_files
-from nnunetv2_guidino.conversion.splits import advice_on_few, read_split
+from nnunetv2_guidino.conversion.pairing import find_pairs
+from nnunetv2_guidino.conversion.sources import list_files
+from nnunetv2_guidino.conversion.splits import FEWEST, read_split
 from nnunetv2_guidino.conversion.target import (
+    complete_or_absent,
     install_splits,
-    made_of_old_data,
     next_command,
-    preprocessed_splits,
+    outdated_results,
     problems_of_splits,
     problems_of_target,
     target_folder,
     warnings_of_leftovers,
 )
 from nnunetv2_guidino.conversion.workers import map_cases
-from nnunetv2_guidino.conversion.writing import MOST_PIXELS, Size, Treatment, write_dataset
+from nnunetv2_guidino.conversion.writing import MOST_PIXELS, Size, Treatment, draw_outline, write_dataset
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.printable import printable
 
-
-@dataclass
-class Report:
-    """What a conversion found and decided, and what comes next."""
-
-    folder: Path  # the data set's
-    training: int = 0  # cases
-    test: int = 0  # cases
-    masks: str = ""  # how all of them were read
-    notes: list[str] = field(default_factory=list)  # what was ignored or taken off
-    warnings: list[str] = field(default_factory=list)  # what may be wrong
-    problems: list[str] = field(default_factory=list)  # why nothing was written
-    next_command: str = ""
+PREVIEW_SIDE = 320  # pixels of a picture in the preview
 
 
 class RefusedError(GuidinoError):
@@ -80,66 +68,76 @@ def convert(
     overwrite: bool = False,
     processes: int = 1,
 ) -> Report:
-    """Convert a data set to nnU-Net's raw format, complete or not at all.
+    """Convert a data set to nnU-Net's raw format, completely or not at all.
 
     Args:
         sources: Folders, their parents, or zips.
-        dataset: What to look for in them: a converter's, from `load_converter`, or one of your own.
+        dataset: The description of the data set, from `load_converter` or your own.
         output: nnU-Net's raw folder; None takes the environment variable nnUNet_raw.
-        dataset_id: 1 to 999; None takes the data set's own.
-        name: Of the data set; where neither it nor `dataset` says one, the first source's.
-        labels: What the masks hold, where `dataset` does not say; None takes masks of two levels.
+        dataset_id: 1 to 999; None takes the id of `dataset`.
+        name: The name of the data set; "" takes the name of `dataset`, or else of the first source.
+        labels: The labels in the masks; None takes those of `dataset`, or else masks of two levels.
         cut: The level above which masks of two levels are foreground; None decides it from all masks.
-        exif: Where only one of image and mask has an EXIF orientation and they fit each other both ways: whether the
-            pixels are taken as stored, or upright. None refuses such pairs.
+        exif: Whether to take the pixels as stored or upright where the EXIF orientations of image and mask differ and
+            both readings have equal sizes. None refuses such pairs.
         split_lists: Files with the names of the cases for training, validation and testing, or with folds.
-        published_split: Whether to keep the split of the published data set, where no `split_lists` are given.
-        resize: (height, width) in pixels that all images and masks get.
-        preview: A PNG file to draw three of the training cases into.
-        overwrite: Whether to replace the data set if it exists.
-        processes: How many work; more than one need a script's `if __name__ == "__main__"`.
+        published_split: Whether to keep the split of the published data set if there are no `split_lists`.
+        resize: (height, width) in pixels of all images and masks.
+        preview: A PNG file for a picture of three training cases.
+        overwrite: Whether to replace an existing data set.
+        processes: The number of processes; more than one need a script's `if __name__ == "__main__"`.
 
     Returns:
         The report; its `folder` is the data set's.
 
     Raises:
-        RefusedError: If anything is wrong with the source; nothing was written, and its `report` has all problems.
-        GuidinoError: If an option is wrong or a folder cannot be read or written.
+        RefusedError: If the source has problems; its `report` lists all of them, and nothing was written.
+        GuidinoError: If an option is wrong, or a folder cannot be read or written.
     """
     sources = [Path(source) for source in sources]
-    dataset = _described(dataset, sources[0].absolute(), name, labels, cut)
+    dataset = _complete(dataset, sources[0].absolute(), name, labels, cut)
     _check_options(processes, resize, preview)
     target = target_folder(output, dataset.id if dataset_id is None else dataset_id, dataset.name)
     report = Report(target, warnings=warnings_of_leftovers(target))
-    found = find_pairs(dataset, list_files(sources))
-    split = _split(dataset, found, split_lists, published_split)
-    report.problems += found.problems + problems_of_target(target, overwrite)
-    report.notes += _ignored(found.ignored) + found.notes
+    pairs, split_files = find_pairs(dataset, list_files(sources), report)
+    if split_lists:
+        split = read_split(split_lists, pairs, report.problems)
+    elif dataset.split and published_split:
+        split = dataset.split(pairs, split_files, report.problems)
+    else:
+        split = Split(frozenset(pair.name for pair in pairs if pair.part == dataset.test_part))
+    report.problems += problems_of_target(target, overwrite)
     if not overwrite:
-        report.problems += problems_of_splits(preprocessed_splits(target), split)
-    training = [pair.name for pair in found.pairs if pair.name not in split.test]
-    if found.pairs and not training:
+        report.problems += problems_of_splits(target, split)
+    training = [pair.name for pair in pairs if pair.name not in split.test]
+    if pairs and not training:
         report.problems.append("there are no training cases")
-    treatment = _check_pairs(
-        dataset, found.pairs, split, Treatment(dataset.reading, "RGB", exif, resize), processes, report
-    )
+    check = partial(inspect, reading=dataset.reading, may_be_grey=dataset.may_be_grey, exif=exif)
+    inspections = map_cases(check, pairs, processes, "checking")
+    reading = judge(dataset, pairs, inspections, split.test, report)
     if report.problems:
         raise RefusedError(report)
 
+    grey = dataset.may_be_grey and all(inspection.is_grey for inspection in inspections)
+    treatment = Treatment(reading, "L" if grey else "RGB", exif, resize)
     with complete_or_absent(target, overwrite) as folder:
-        write_dataset(folder, target.name, dataset, found.pairs, split, treatment, processes)
-    if splits := preprocessed_splits(target):
-        install_splits(target / "splits_final.json", splits)
+        write_dataset(folder, target.name, dataset, pairs, split, treatment, processes)
+    install_splits(target)
     if preview:
-        draw_preview(target, training, preview)
+        _draw_preview(target, training, preview)
     report.training, report.test = len(training), len(split.test)
-    report.warnings += advice_on_few(report.training, split) + made_of_old_data(target)
+    if not split.folds and report.training < FEWEST:
+        report.warnings.append(
+            f"{report.training} training cases are too few for nnU-Net's five folds, which need {FEWEST}; give your "
+            "own with --split, or train on all of them: fold `all`"
+        )
+    report.warnings += outdated_results(target)
     report.next_command = next_command(target)
     return report
 
 
-def _described(dataset: Dataset, source: Path, name: str, labels: Labels | None, cut: float | None) -> Dataset:
-    """The data set with what it leaves open to whoever converts it."""
+def _complete(dataset: Dataset, source: Path, name: str, labels: Labels | None, cut: float | None) -> Dataset:
+    """Add the user's choices to the description of a data set."""
     if labels or not dataset.labels:
         labels = labels or Labels.parse("foreground")
         dataset = replace(dataset, labels=labels.names, reading=labels.reading)
@@ -147,7 +145,7 @@ def _described(dataset: Dataset, source: Path, name: str, labels: Labels | None,
         if not 0 <= cut < math.inf:
             raise GuidinoError(f"--cut {cut:g}: expected a level from 0 on")
         if not isinstance(dataset.reading, TwoLevels) or dataset.reading.foreground is not None:
-            raise GuidinoError("--cut is for masks of two levels; --labels with values says all by itself")
+            raise GuidinoError("--cut is for masks of two levels; remove it, or the values in --labels")
         dataset = replace(dataset, reading=replace(dataset.reading, cut=cut))
     name = re.sub(r"\W+", "_", name or dataset.name or source.name.removesuffix(".zip"))
     description = dataset.description or f"Converted from the folder {source.name}."
@@ -165,40 +163,19 @@ def _check_options(processes: int, resize: Size | None, preview: Path | None) ->
         raise GuidinoError(f"--preview {preview}: there is no folder {preview.absolute().parent}")
 
 
-def _split(dataset: Dataset, found: Found, lists: Sequence[Path], published: bool) -> Split:
-    if lists:
-        return read_split(lists, found.pairs, found.problems)
-    if dataset.split and published:
-        return dataset.split(found.pairs, found.split_files, found.problems)
-    return Split(frozenset(pair.name for pair in found.pairs if pair.part == dataset.test_part))
-
-
-def _check_pairs(
-    dataset: Dataset,
-    pairs: Sequence[SourcePair],
-    split: Split,
-    treatment: Treatment,
-    processes: int,
-    report: Report,
-) -> Treatment:
-    """Read every file once; returns the treatment with what all of them together decide."""
-    check = partial(inspect, reading=treatment.reading, may_be_grey=dataset.may_be_grey, exif=treatment.exif)
-    inspections = map_cases(check, pairs, processes, "checking")
-    verdict = judge(dataset, pairs, inspections, split.test)
-    report.problems += verdict.problems
-    report.warnings += unlike_published(dataset, pairs) + verdict.warnings
-    report.masks = verdict.rule
-    grey = dataset.may_be_grey and all(inspection.is_grey for inspection in inspections)
-    return replace(treatment, reading=verdict.reading, mode="L" if grey else "RGB")
-
-
-def _ignored(files: Sequence[SourceFile]) -> list[str]:
-    """The ignored files, a line per folder."""
-    folders: dict[str, list[str]] = {}
-    for file in files:
-        path = PurePosixPath(printable(file.path))
-        folders.setdefault(str(path.parent), []).append(path.name)
-    return [
-        f"ignored in {folder}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for folder, names in folders.items()
-    ]
+def _draw_preview(target: Path, cases: Sequence[str], file: Path) -> None:
+    """Draw three cases, evenly spread over `cases`: the image, and below it the image with the mask's outline."""
+    chosen = [cases[len(cases) * i // 3] for i in range(min(3, len(cases)))]
+    sheet = Image.new("RGB", (PREVIEW_SIDE * len(chosen), PREVIEW_SIDE * 2), "white")
+    for column, case in enumerate(chosen):
+        image = Image.open(target / "imagesTr" / f"{case}_0000.png").convert("RGB")
+        mask = Image.open(target / "labelsTr" / f"{case}.png").point(lambda label: 255 if label else 0)
+        image = ImageOps.contain(image, (PREVIEW_SIDE, PREVIEW_SIDE))
+        sheet.paste(image, (column * PREVIEW_SIDE, 0))
+        draw_outline(image, mask.resize(image.size, Image.Resampling.NEAREST), "yellow", width=5)
+        sheet.paste(image, (column * PREVIEW_SIDE, PREVIEW_SIDE))
+    try:
+        with whole_file(file) as unfinished:
+            sheet.save(unfinished)
+    except GuidinoError as error:
+        raise GuidinoError(f"{target} is complete, but not --preview: {error}") from error

@@ -1,24 +1,21 @@
-"""The list of converters, and where their files lie.
+"""The list of converters and the place of their files.
 
-A converter is one file in the top-level folder dataset_conversion, as in nnU-Net, which describes its data set in
-`DATASET`, and one line here.
+A converter is one file in the top-level folder dataset_conversion, as in nnU-Net, and one line here. The file describes
+its data set in `DATASET`.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from functools import lru_cache
+import runpy
+from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import nnunetv2_guidino
+from nnunetv2_guidino.conversion.dataset import Dataset
 from nnunetv2_guidino.errors import GuidinoError
 
-if TYPE_CHECKING:
-    from nnunetv2_guidino.conversion.dataset import Dataset
-
-# name: the file without its .py, and what it converts
+# name: the file without .py, and a summary
 CONVERTERS = {
     "kvasir-seg": ("Dataset501_KvasirSEG", "Kvasir-SEG: polyps in colonoscopy images"),
     "isic2017": ("Dataset502_ISIC2017", "ISIC 2017: skin lesions in dermoscopy images"),
@@ -28,36 +25,26 @@ CONVERTERS = {
 
 
 def converters_folder() -> Path:
-    """The folder dataset_conversion: a wheel carries it inside the package, a clone has it beside the package."""
+    """Return the folder dataset_conversion: inside the package in a wheel, beside the package in a clone."""
     package = Path(nnunetv2_guidino.__path__[0]).resolve()
     carried = package / "dataset_conversion"
     return carried if (carried / "folder.py").is_file() else package.parent / "dataset_conversion"
 
 
 def load_converter(name: str) -> Dataset:
-    """The data set that a converter of the list describes.
-
-    Raises:
-        GuidinoError: If there is no such converter.
-    """
-    dataset: Dataset = _load(name).DATASET
+    """Return the data set that a converter describes; raises GuidinoError if there is no such converter."""
+    dataset: Dataset = _run(name)["DATASET"]
     return dataset
 
 
 def converter_text(name: str) -> str:
-    """What a converter's file says about its data set; raises GuidinoError if there is no such converter."""
-    return _load(name).__doc__ or ""
+    """Return the docstring of a converter's file; raises GuidinoError if there is no such converter."""
+    return _run(name)["__doc__"] or ""
 
 
-@lru_cache
-def _load(name: str) -> ModuleType:
-    """A converter's file, loaded from where it lies: its folder is a package in no installation."""
+@cache
+def _run(name: str) -> dict[str, Any]:
+    """Run a converter's file by its path: no installation has its folder as a package."""
     if name not in CONVERTERS:
         raise GuidinoError(f"there is no converter {name!r}; expected one of {', '.join(CONVERTERS)}")
-    file = converters_folder() / f"{CONVERTERS[name][0]}.py"
-    spec = importlib.util.spec_from_file_location(f"nnunetv2_guidino_converter_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(str(converters_folder() / f"{CONVERTERS[name][0]}.py"), run_name=f"converter_{name}")

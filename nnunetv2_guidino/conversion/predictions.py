@@ -1,4 +1,4 @@
-"""Predictions back from nnU-Net's labels to masks of 0 and 255, beside pictures of their outlines for people."""
+"""Convert nnU-Net's predictions to masks of 0 and 255, and draw their outlines on the images."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import decode
+from nnunetv2_guidino.conversion.image_files import try_decode
 from nnunetv2_guidino.conversion.labels import BACKGROUND, IGNORE
 from nnunetv2_guidino.conversion.mask_levels import label_values
-from nnunetv2_guidino.conversion.photographs import ENDINGS
+from nnunetv2_guidino.conversion.photographs import ENDINGS, refuse
 from nnunetv2_guidino.conversion.sources import SourceFile
 from nnunetv2_guidino.conversion.workers import map_cases
-from nnunetv2_guidino.conversion.writing import no_formula, save_new
+from nnunetv2_guidino.conversion.writing import Size, draw_outline, no_formula, save_new
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, read_text, whole_folder
 
-COLOURS = ("yellow", "cyan", "magenta", "lime", "orange", "deepskyblue")  # of the labels' outlines, in turn
-Labels = Mapping[str, tuple[int, ...]]  # name: the values that belong to it; several for a region
-Size = tuple[int, int]  # height, width
+COLOURS = ("yellow", "cyan", "magenta", "lime", "orange", "deepskyblue")  # of the outlines, label by label
+Labels = Mapping[str, tuple[int, ...]]  # values by name; a region has several
 
 
 @dataclass
 class PredictionsReport:
-    """What became of the predictions."""
+    """The result of a conversion of predictions."""
 
     folder: Path
     cases: int = 0
@@ -38,46 +37,44 @@ class PredictionsReport:
 
 
 def convert_predictions(predictions: Path, images: Path, output: Path, processes: int = 1) -> PredictionsReport:
-    """Write masks/NAME.png with 0 and 255 (NAME_LABEL.png, where there are several labels) and overlays/NAME.png.
+    """Write masks/NAME.png with 0 and 255 (NAME_LABEL.png if there are several labels) and overlays/NAME.png.
 
-    Masks get the size of the original images, as the mapping.csv of `convert_images` says it.
+    Masks have the sizes of the original images, which the mapping.csv of `convert_images` lists.
 
     Args:
-        predictions: nnU-Net's folder of predictions, with the dataset.json that it writes there.
+        predictions: nnU-Net's folder of predictions, with its dataset.json.
         images: The images that were predicted, NAME_0000.png.
         output: A folder that does not exist yet.
-        processes: How many work; more than one need a script's `if __name__ == "__main__"`.
+        processes: The number of processes; more than one need a script's `if __name__ == "__main__"`.
 
     Raises:
-        GuidinoError: If a prediction cannot be read, or lacks its image; nothing was written then.
+        GuidinoError: If a prediction cannot be read or has no image; nothing was written.
     """
-    description = read_json(predictions / "dataset.json", dict)
+    file = predictions / "dataset.json"
+    description = read_json(file, dict)
     ending = description.get("file_ending")
     if ending not in ENDINGS:
-        raise GuidinoError(
-            f"{predictions / 'dataset.json'}: the folder holds {ending} files; expected pictures: {', '.join(ENDINGS)}"
-        )
-    labels = _labels(description.get("labels"), predictions / "dataset.json")
+        raise GuidinoError(f"{file}: the folder holds {ending} files; expected pictures: {', '.join(ENDINGS)}")
+    labels = _read_labels(description.get("labels"), file)
     names = sorted(file.name.removesuffix(ending) for file in predictions.glob(f"[!.]*{ending}"))
     if not names:
         raise GuidinoError(f"{predictions}: holds no predictions *{ending}")
     sizes = _original_sizes(images / "mapping.csv")
     with whole_folder(output) as folder:
-        for name in ("masks", "overlays"):
-            (folder / name).mkdir()
+        (folder / "masks").mkdir()
+        (folder / "overlays").mkdir()
         write = partial(_write, predictions=predictions, images=images, ending=ending, folder=folder, labels=labels)
         cases = [(name, sizes.get(no_formula(name))) for name in names]
-        if problems := [problem for problem in map_cases(write, cases, processes, "writing") if problem]:
-            raise GuidinoError("\n".join([*problems, "Nothing was written."]))
+        refuse([problem for problem in map_cases(write, cases, processes, "writing") if problem])
     report = PredictionsReport(output, len(names))
     missing = sorted({file.name.removesuffix(f"_0000{ending}") for file in images.glob(f"*_0000{ending}")} - {*names})
     if missing:
-        report.notes.append(f"{len(missing)} images have no prediction, {missing[0]} to begin with")
+        report.notes.append(f"{len(missing)} images have no prediction; the first is {missing[0]}")
     return report
 
 
-def _labels(labels: Any, file: Path) -> Labels:
-    """The foreground labels and regions of a dataset.json."""
+def _read_labels(labels: Any, file: Path) -> Labels:
+    """Read the foreground labels and regions of a dataset.json."""
     found: dict[str, tuple[int, ...]] = {}
     for name, values in labels.items() if isinstance(labels, dict) else ():
         values = values if isinstance(values, list) else [values]
@@ -87,17 +84,17 @@ def _labels(labels: Any, file: Path) -> Labels:
             found[name] = tuple(values)
     if not found:
         raise GuidinoError(f"{file}: expected the key labels with a label besides {BACKGROUND}")
-    if len({_file_name(name) for name in found}) < len(found):
-        raise GuidinoError(f"{file}: two of its labels would be one in the names of files; rename them")
+    if len({_as_file_name(name) for name in found}) < len(found):
+        raise GuidinoError(f"{file}: two labels would have the same file name; rename one")
     return found
 
 
-def _file_name(label: str) -> str:
+def _as_file_name(label: str) -> str:
     return re.sub(r"\W+", "_", label)
 
 
 def _original_sizes(mapping: Path) -> dict[str, Size]:
-    """The sizes by case; none where there is no table, as for images that were never resized."""
+    """Return the original size of each case; empty without a table, as for images that were never resized."""
     if not mapping.exists():
         return {}
     try:
@@ -113,30 +110,25 @@ def _original_sizes(mapping: Path) -> dict[str, Size]:
 def _write(
     case: tuple[str, Size | None], predictions: Path, images: Path, ending: str, folder: Path, labels: Labels
 ) -> str | None:
-    """Write the masks and the overlay of a case; returns what is wrong with it."""
+    """Write the masks and the overlay of a case; return its problem if it has one."""
     name, size = case
-    file, of_image = SourceFile(predictions, f"{name}{ending}"), SourceFile(images, f"{name}_0000{ending}")
-    reading = file
+    file = SourceFile(predictions, f"{name}{ending}")
+    prediction, picture = try_decode(file, deep=True), try_decode(SourceFile(images, f"{name}_0000{ending}"))
+    if isinstance(prediction, str) or isinstance(picture, str):
+        return prediction if isinstance(prediction, str) else str(picture)
     try:
-        values = label_values(decode(file, deep=True).stored, coloured=False)
-        reading = of_image
-        image = decode(of_image).upright.convert("RGB")
-    except Exception as error:  # each of Pillow's decoders has its own way to fail on a damaged file
-        return f"{reading}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+        values = label_values(prediction.stored, coloured=False)
+    except ValueError as error:
+        return f"{file}: {error}"
+    image = picture.upright.convert("RGB")
     if image.size != values.shape[::-1]:
         return f"{file}: has {values.shape[::-1]} pixels, but its image {image.size} (width, height)"
-    for position, (label, of_label) in enumerate(labels.items()):
-        mask = Image.fromarray(np.where(np.isin(values, of_label), 255, 0).astype(np.uint8))
-        _draw_outline(image, mask, COLOURS[position % len(COLOURS)])
-        of_name = name if len(labels) == 1 else f"{name}_{_file_name(label)}"
-        height, width = size or values.shape
-        save_new(mask.resize((width, height), Image.Resampling.NEAREST), folder / "masks" / f"{of_name}.png")
+    height, width = size or values.shape
+    outline = 2 * max(1, min(image.size) // 250) + 1
+    for position, (label, label_numbers) in enumerate(labels.items()):
+        mask = Image.fromarray(np.where(np.isin(values, label_numbers), 255, 0).astype(np.uint8))
+        draw_outline(image, mask, COLOURS[position % len(COLOURS)], outline)
+        mask_name = name if len(labels) == 1 else f"{name}_{_as_file_name(label)}"
+        save_new(mask.resize((width, height), Image.Resampling.NEAREST), folder / "masks" / f"{mask_name}.png")
     save_new(image, folder / "overlays" / f"{name}.png")
     return None
-
-
-def _draw_outline(image: Image.Image, mask: Image.Image, colour: str) -> None:
-    """Draw the inner edge of a mask of 0 and 255 onto an image in RGB, wide enough to be seen."""
-    width = 2 * max(1, min(image.size) // 250) + 1
-    inside = mask.filter(ImageFilter.MinFilter(width))
-    image.paste(colour, mask=ImageChops.subtract(mask, inside))

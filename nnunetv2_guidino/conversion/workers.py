@@ -1,4 +1,4 @@
-"""Work on many cases, in processes of its own if wanted."""
+"""Apply a function to many cases, in worker processes if wanted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _leave_with_parent() -> None:
-    """Initialise a worker: Ctrl-C is the parent's affair, and a parent that was killed takes its workers along."""
+def _end_with_parent() -> None:
+    """Initialise a worker: it leaves Ctrl-C to its parent, and ends when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -34,19 +34,18 @@ def _leave_with_parent() -> None:
 
 
 def map_cases(function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str) -> list[Result]:
-    """The results of a function for all items, in their order, with a bar of their progress.
+    """Return the results of a function for all items, in their order, and show a progress bar.
 
     Raises:
-        GuidinoError: If a worker process is killed, or none is asked for.
+        GuidinoError: If a worker process is killed, or `processes` is below 1.
     """
     if processes < 1:
         raise GuidinoError(f"-np {processes}: expected a number from 1 on")
     bar = partial(tqdm, total=len(items), desc=title, unit=" cases")
     if processes == 1:
         return list(bar(map(function, items)))
-    pool = ProcessPoolExecutor(
-        min(processes, max(len(items), 1)), multiprocessing.get_context("spawn"), _leave_with_parent
-    )
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, max(len(items), 1)), context, _end_with_parent)
     try:
         return list(bar(pool.map(function, items)))
     except BrokenProcessPool:

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_guidino.conversion.checking import inspect, judge
-from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, SourcePair
-from nnunetv2_guidino.conversion.image_files import as_image
+from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, Report
 from nnunetv2_guidino.conversion.masks import TWO_LEVELS, MaskReading
-from nnunetv2_guidino.conversion.reading import read_pair
-from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
+from nnunetv2_guidino.conversion.writing import Treatment, read_case
 from nnunetv2_guidino.demo.phantoms import SIZE, phantoms
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
@@ -69,23 +68,20 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
 def _reading_of_masks(folder: Path, pairs: list[SourcePair], heldout: frozenset[str]) -> MaskReading:
     """How all masks are read; raises GuidinoError with the first problem of the pairs."""
     inspections = [inspect(pair, TWO_LEVELS, may_be_grey=False, exif=None) for pair in pairs]
-    verdict = judge(FOLDER, pairs, inspections, heldout)
-    if verdict.problems:
-        more = f" ({len(verdict.problems)} problems in all)" if len(verdict.problems) > 1 else ""
+    report = Report(folder)
+    reading = judge(FOLDER, pairs, inspections, heldout, report)
+    if report.problems:
+        more = f" ({len(report.problems)} problems in all)" if len(report.problems) > 1 else ""
         raise GuidinoError(
-            f"{verdict.problems[0]}{more}. The demo has no options for masks and orientations; `guidino convert folder "
+            f"{report.problems[0]}{more}. The demo has no options for masks and orientations; `guidino convert folder "
             f"{shlex.quote(str(folder))}` has, and shows how such data are used"
         )
-    return verdict.reading
+    return reading
 
 
 def _read_case(pair: SourcePair, reading: MaskReading) -> Pair:
     """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
-    try:
-        picture, mask_picture, _ = read_pair(pair)
-        image, mask = as_image(picture, "RGB"), Image.fromarray(reading.labels(mask_picture))
-    except ValueError as error:
-        raise GuidinoError(f"{pair.image}: was right when it was checked, and no longer is: {error}") from error
+    image, mask = read_case(pair, Treatment(reading, "RGB"))
     scale = SIZE / min(image.size)
     if scale < 1:
         reduced = (round(image.width * scale), round(image.height * scale))

@@ -1,4 +1,4 @@
-"""A data set appears complete or not at all, and what was there before is kept."""
+"""A data set appears complete or not at all, and existing files stay."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_kill_in_the_middle(kill: signal.Signals, tmp_path: Path, nnunet: Path) 
         assert time.monotonic() < deadline, "workers outlive the command"
         time.sleep(0.05)
     assert not (nnunet / "Dataset500_source").exists()
-    if kill != signal.SIGKILL:  # which nobody can tidy up after
+    if kill != signal.SIGKILL:  # no process can clean up after a kill
         assert names_in(nnunet) == []
     for file in source.glob("*/b*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""The splits and layouts of each data set, and the ways to call its converter."""
+"""Test the splits and layouts of each data set, and the ways to call its converter."""
 
 from __future__ import annotations
 

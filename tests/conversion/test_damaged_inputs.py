@@ -1,4 +1,4 @@
-"""Whatever the files hold, a conversion ends in success or in one clear line, and leaves nothing half-made."""
+"""With any content of the files, a conversion ends in success or in one clear line, and leaves nothing unfinished."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def encode(image: Image.Image, mode: str, draw: random.Random) -> bytes:
 
 
 def spoil(data: bytes, draw: random.Random) -> bytes:
-    """Cut short, or with a few other bytes, most of them in the header."""
+    """Cut the data short, or change a few bytes, most of them in the header."""
     if draw.random() < 0.4:
         return data[: draw.randrange(len(data))]
     spoiled = bytearray(data)
@@ -92,15 +92,15 @@ def test_damaged_inputs(seed: int, tmp_path: Path, nnunet: Path, capsys: pytest.
         source = make_source(tmp_path / str(number) / "set", draw)
         sources._archive.cache_clear()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+            warnings.simplefilter("ignore")  # Pillow warns of unusual metadata
             status = convert("folder", source, *random_options(tmp_path, draw))
         error = capsys.readouterr().err
         assert status == 0 or error.splitlines()[-1].startswith("guidino convert: error: "), error
-        assert not list(nnunet.glob(".*")), "nothing half-made stays"
+        assert not list(nnunet.glob(".*")), "no unfinished folder stays"
 
 
 def test_zips_are_damaged_too(tmp_path: Path) -> None:
-    """The seeds above do what they are for."""
+    """The seeds above damage zips and folders."""
     draw = random.Random(1)
     kinds = {zipfile.is_zipfile(make_source(tmp_path / str(number) / "set", draw)) for number in range(40)}
     assert kinds == {True, False}

@@ -1,4 +1,4 @@
-"""EXIF orientations of image and mask: both, one of them, and which reading fits."""
+"""Test EXIF orientations of both image and mask, and of one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def upright(image: Image.Image, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_mask_drawn_on_the_stored_pixels(orientation: int, ending: str, tmp_path: Path, nnunet: Path) -> None:
-    """Where turning swaps the sides only one reading fits; where it does not, it is asked for."""
+    """If the turn swaps the sides, only one reading fits; otherwise the converter needs --exif."""
     image, mask = draw_image(), draw_mask()
     save_turned(image, tmp_path / f"set/images/a{ending}", orientation)
     save_turned(mask, tmp_path / "set/masks/a.png", None)

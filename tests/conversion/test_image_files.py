@@ -1,4 +1,4 @@
-"""Images in every mode, folders and zips, and what is refused."""
+"""Read images in every mode from folders and zips, and refuse unusable files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import pytest
 from pairs import draw_image, draw_mask, stored
 from PIL import Image
 
-from nnunetv2_guidino.conversion.image_files import read_image
+from nnunetv2_guidino.conversion.image_files import as_image, decode
 from nnunetv2_guidino.conversion.sources import SourceFile, list_files
 from nnunetv2_guidino.errors import GuidinoError
+
+
+def read_image(file: SourceFile, mode: str) -> Image.Image:
+    return as_image(decode(file).upright, mode)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

@@ -1,4 +1,4 @@
-"""Where a mask may keep what it says: colours, transparency, palettes, 16 bits; and contradictions."""
+"""Read masks from colours, transparency, palettes and 16 bits, and refuse contradictions."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_16_bits_among_8_bits(tmp_path: Path, nnunet: Path) -> None:
 def test_coloured_classes_are_named_by_their_colours(
     tmp_path: Path, nnunet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each refusal leads on: from two-level masks to --labels, and from grey values to the colours themselves."""
+    """Each refusal names the next step: from two-level masks to --labels, and from grey values to colours."""
     save(draw_image(), tmp_path / "set/images/a.png")
     save(coloured(WHITE, (DRAWN, RED), (DRAWN & LEFT, GREEN)), tmp_path / "set/masks/a.png")
     assert convert("folder", tmp_path / "set") == 1

@@ -1,4 +1,4 @@
-"""One rule for all masks of a data set: where they are cut, and what is refused or said instead of guessed."""
+"""Test the one cut for all masks of a data set, and refusals and warnings instead of guesses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_labels(nnunet: Path, number: int) -> np.ndarray:
 
 
 def flat(*levels: int) -> Image.Image:
-    """Stripes of equal height, one per level."""
+    """Draw stripes of equal height, one per level."""
     return Image.fromarray(np.repeat(np.array(levels, np.uint8), 12)[:, None].repeat(40, axis=1))
 
 
@@ -99,7 +99,7 @@ def test_dark_foreground(soft: bool, tmp_path: Path, nnunet: Path, capsys: Captu
         masks = [mask.filter(ImageFilter.GaussianBlur(1)) for mask in masks]
     source = make_set(tmp_path / "set", masks)
     assert convert("folder", source, "--labels", "background=255,polyp=0") == 0
-    assert "foreground is what lies below 127.5" in capsys.readouterr().out
+    assert "foreground is below 127.5" in capsys.readouterr().out
     np.testing.assert_array_equal(read_labels(nnunet, 0), np.asarray(masks[0]) < 127.5)
 
 

@@ -1,4 +1,4 @@
-"""Masks of two levels in every encoding, and label maps."""
+"""Read masks of two levels in every encoding, and label maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnunetv2_guidino.conversion.sources import SourceFile
 
 
 def read_mask(file: SourceFile, values: tuple[int, ...] | None) -> tuple[np.ndarray, int]:
-    """Labels by `values`, or of two levels, and the mask's range."""
+    """Return the labels by `values`, or of two levels, and the range of the mask."""
     if values is None:
         levels = masks.TWO_LEVELS.levels(decode(file, deep=True).upright)
         found = masks.examine(levels)
@@ -72,7 +72,7 @@ def test_masks_of_one_level(level: int, label: int, tmp_path: Path) -> None:
 
 
 def random_mask(seed: int, colours: tuple[int, ...], size: tuple[int, int] = (300, 250)) -> Image.Image:
-    """One star-shaped polygon per colour, side by side."""
+    """Draw one star-shaped polygon per colour, side by side."""
     random = np.random.default_rng(seed)
     mask = Image.new("L", size)
     for position, colour in enumerate(colours):

@@ -1,4 +1,4 @@
-"""nnU-Net's own verification, planning and preprocessing take what the converters write."""
+"""nnU-Net's own verification, planning and preprocessing accept the converted data sets."""
 
 from __future__ import annotations
 

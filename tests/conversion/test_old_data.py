@@ -1,4 +1,4 @@
-"""What was made of the data before, and nnU-Net's folders."""
+"""Test results of earlier data, and nnU-Net's folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a conversion writes."""
+"""Test the files that a conversion writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image goes with which mask, and what their cases may be called."""
+"""Pair images with masks, and test the names of cases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_constant_endings_are_taken_off(
     assert sorted(file.name for file in labels) == ["a_1.png", "a_2.png", "b_1.png"]
     error = capsys.readouterr().err
     for kind, ending in (("images", image_ending), ("masks", mask_ending)):
-        assert (f"the names of the {kind} end in {ending}, which is taken off to pair them" in error) == bool(ending)
+        assert (f"the names of the {kind} end in {ending}, which is removed to pair them" in error) == bool(ending)
 
 
 def test_constant_beginnings_are_taken_off(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
@@ -40,7 +40,7 @@ def test_constant_beginnings_are_taken_off(tmp_path: Path, nnunet: Path, capsys:
             file.rename(file.with_name(beginning + file.name))
     assert convert("folder", source) == 0
     assert (nnunet / "Dataset500_set" / "labelsTr" / "2.png").is_file()
-    assert "the names of the masks begin with mask_, which is taken off" in capsys.readouterr().err
+    assert "the names of the masks begin with mask_, which is removed" in capsys.readouterr().err
 
 
 def test_names_that_have_nothing_in_common_are_one_problem(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
@@ -62,7 +62,7 @@ def test_one_missing_mask_among_endings_is_one_problem(tmp_path: Path, nnunet: P
 
 
 def test_endings_do_not_pair_what_differs(tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
-    """A left image and a right mask, and cases by their numbers."""
+    """A left image and a right mask stay apart, and so do different numbers."""
     for image, mask in (("x_left", "x_right"), ("x_1", "x_2")):
         save(draw_image(), tmp_path / image / "images" / f"{image}.png")
         save(draw_mask(), tmp_path / image / "masks" / f"{mask}.png")
@@ -80,7 +80,7 @@ def test_two_parts_with_one_stem(tmp_path: Path, nnunet: Path, capsys: Capture) 
         save(draw_image(), tmp_path / f"isic/ISIC-2017_{part}_Data/ISIC_0000001.jpg")
         save(draw_mask(), tmp_path / f"isic/ISIC-2017_{part}_Part1_GroundTruth/ISIC_0000001_segmentation.png")
     assert convert("isic2017", tmp_path / "isic") == 1
-    assert "Validation_Data/ISIC_0000001.jpg: would be the case ISIC_0000001, as" in capsys.readouterr().err
+    assert "Validation_Data/ISIC_0000001.jpg: would be the case ISIC_0000001, like" in capsys.readouterr().err
     assert not nnunet.exists()
 
 

@@ -1,4 +1,4 @@
-"""From images without masks to what a trained model takes, and from its predictions to masks and overlays."""
+"""Convert images without masks to the input of a model, and its predictions to masks and overlays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RGB = {"0": "R", "1": "G", "2": "B"}
 
 
 def make_model(folder: Path, **description: object) -> Path:
-    """A model folder as far as it is read here."""
+    """Make the part of a model folder that the converter reads."""
     (folder / "fold_0").mkdir(parents=True)
     (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
     content = {"channel_names": RGB, "file_ending": ".png", "labels": {"background": 0, "polyp": 1}} | description
@@ -26,7 +26,7 @@ def make_model(folder: Path, **description: object) -> Path:
 
 
 def predict(images: Path, folder: Path, labels: dict[str, object], ending: str = ".png") -> Path:
-    """What nnU-Net writes: an ellipse of label 1 and a corner of label 2."""
+    """Write predictions as nnU-Net does: an ellipse of label 1 and a corner of label 2."""
     for file in images.glob(f"*_0000{ending}"):
         with Image.open(file) as image:
             values = np.array(draw_mask(image.size, level=1))
@@ -82,7 +82,7 @@ def test_the_advice_names_folds_that_predict_together(
 
 @pytest.mark.parametrize("by_words_only", [False, True])  # as 0.1.0 wrote it
 def test_there_and_back(by_words_only: bool, tmp_path: Path, nnunet: Path, capsys: Capture) -> None:
-    """A model of resized images gets resized images, and its masks come back in the original size."""
+    """A model of resized images gets resized images, and its masks get the original size."""
     assert convert("kvasir-seg", make_pairs(tmp_path / "set", list("abc")), "--resize", 16, 20) == 0
     description = json.loads((nnunet / "Dataset501_KvasirSEG" / "dataset.json").read_text())
     if by_words_only:

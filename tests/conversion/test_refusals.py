@@ -1,4 +1,4 @@
-"""Sources and options that are refused before anything is written."""
+"""Refuse faulty sources and options before anything is written."""
 
 from __future__ import annotations
 

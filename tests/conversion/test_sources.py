@@ -1,4 +1,4 @@
-"""Files that are not what their names say, or too much of it."""
+"""Refuse files with another content than their names say, and too large files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_formats_are_taken_by_list(source: Path, nnunet: Path, capsys: Capture) -> None:
-    """Pillow would start Ghostscript for an EPS, whatever its name is."""
+    """Pillow would start Ghostscript for an EPS with any name."""
     file = source / "images" / "cju3.jpg"
     file.unlink()
     draw_mask().save(file.with_suffix(".png"), "EPS")
@@ -121,5 +121,5 @@ def test_a_file_that_changes_after_it_was_checked(
 
     monkeypatch.setattr(convert_module, "write_dataset", change_and_write)
     assert convert("kvasir-seg", source) == 1
-    assert "was right when it was checked, and no longer is" in capsys.readouterr().err
+    assert "cju3.jpg: has changed since it was checked: " in capsys.readouterr().err
     assert list(nnunet.iterdir()) == []

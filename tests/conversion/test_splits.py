@@ -1,4 +1,4 @@
-"""Splits from lists: train, val and test, or nnU-Net's own folds."""
+"""Read splits from lists for train, val and test, or from nnU-Net's own folds."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_lists_that_cannot_be_read(source: Path, tmp_path: Path, nnunet: Path, c
     for name, message in (
         ("train.txt", "no regular file"),
         ("cut.json", "is no JSON file"),
-        ("no.txt", "No such file"),
+        ("no.txt", "does not exist"),
     ):
         assert convert("kvasir-seg", source, "--split", tmp_path / name) == 1
         assert f"{name}" in (error := capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""Conversions that run at the same time, and data sets that come while one runs."""
+"""Test two conversions at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 
 @contextmanager
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: object) -> Iterator[None]:
-    """Let something happen after a conversion has written its cases, before they come to their place."""
+    """Call `happens` after a conversion has written its cases, and before it renames the folder."""
     write = convert_module.write_dataset
 
     def write_and_more(*arguments: object) -> None:
