@@ -98,20 +98,21 @@ def _named(file: Path) -> Iterator[None]:
         raise GuidinoError(f"{file} cannot be read: {reason.splitlines()[-1]}") from error
 
 
-def _open(file: Path) -> BinaryIO:
-    """Open a regular file; a device or a pipe may have no end."""
+@contextmanager
+def _open(file: Path) -> Iterator[BinaryIO]:
+    """Open a regular file that may be an image; a device or a pipe may have no end."""
     if file.exists() and not file.is_file():
         raise DamagedError("it is no regular file")
-    stream = file.open("rb")
-    start = stream.read(1024)
-    stream.seek(0)
-    if not start:
-        raise DamagedError("it is empty")
-    if start.startswith(b"version https://git-lfs"):
-        raise DamagedError("it is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull")
-    if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-        raise DamagedError("it is a web page; download the file itself")
-    return stream
+    with file.open("rb") as stream:
+        start = stream.read(1024)
+        if not start:
+            raise DamagedError("it is empty")
+        if start.startswith(b"version https://git-lfs"):
+            raise DamagedError("it is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull")
+        if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+            raise DamagedError("it is a web page; download the file itself")
+        stream.seek(0)
+        yield stream
 
 
 def _check_volume(file: Path, stream: BinaryIO) -> None:
