@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,6 +116,13 @@ def filled_folder(folder: Path) -> Iterator[Path]:
             _move_all(new, folder, old)
     except OSError as error:
         raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write files into a folder, all or none of them; raises GuidinoError as `filled_folder` does."""
+    with filled_folder(folder) as new:
+        for name, content in contents.items():
+            (new / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _make(folder: Path) -> list[Path]:

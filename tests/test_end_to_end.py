@@ -16,7 +16,7 @@ import torch
 from nnunet_workspace import DATASET, TINY_PLANS, Workspace
 from PIL import Image
 
-from nnunetv2_guidino.benchmark.training_curves import training_curve
+from nnunetv2_guidino.benchmark.collect import training_curve
 from nnunetv2_guidino.cli import main
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What came out: evaluate and compare what is done, as CSV and a report in one file."""
+"""Evaluate and compare the finished trainings, and write the report."""
 
 from __future__ import annotations
 
@@ -9,56 +9,55 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from nnunetv2_guidino.benchmark.guide_tables import beside_segmentations, case_rows, training_rows
-from nnunetv2_guidino.benchmark.guides import KeptGuide, keep_guides
+from nnunetv2_guidino.benchmark.guides import KeptGuide, case_rows, guides_and_segmentations, keep_guides, training_rows
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import Say
 from nnunetv2_guidino.benchmark.matrix import Matrix
-from nnunetv2_guidino.benchmark.report import Results, write_report
+from nnunetv2_guidino.benchmark.report import Results, summarize, write_report
 from nnunetv2_guidino.benchmark.state import is_done, seconds_of, state_of
-from nnunetv2_guidino.benchmark.summary import summarize
-from nnunetv2_guidino.benchmark.training_curves import training_curve
 from nnunetv2_guidino.benchmark.worst_cases import worst_cases
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.compare import compare
 from nnunetv2_guidino.evaluation.evaluate import evaluate_model
 
-SeedAndFold = tuple[int | None, str]  # a seed and a fold
-Places = dict[str, dict[SeedAndFold, Job]]  # of each method
+SeedAndFold = tuple[int | None, str]
+Places = dict[str, dict[SeedAndFold, Job]]  # each method's trainings
+_LOGGED = re.compile(r": (Epoch(?! time)|train_loss|val_loss|Pseudo dice|Guide Dice) (.*?)\s*$")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan")
 
 
 class Cell(NamedTuple):
-    """What methods are compared on."""
+    """A data set, configuration and number of training cases, on which methods are compared."""
 
     dataset: str
     configuration: str
-    cases: int | None  # None: all of the fold's training cases
+    cases: int | None  # None: all training cases of the fold
 
     @property
     def name(self) -> str:
-        """In words, for notes and folders."""
+        """The name for notes and folders."""
         return " ".join([*self[:2], *([f"{self.cases} cases"] if self.cases else [])])
 
     @property
     def labels(self) -> dict[str, object]:
-        """The columns that tell it from others in tables."""
+        """The columns that identify it in tables."""
         return {"dataset": self.dataset, "configuration": self.configuration, "training_cases": self.cases or "all"}
 
 
 class Compared(NamedTuple):
-    """Of one cell; tables are labelled with it."""
+    """The tables of one cell, with the columns that identify it."""
 
     scores: pd.DataFrame
     comparison: pd.DataFrame
     differences: pd.DataFrame
-    beside: pd.DataFrame  # guides beside the segmentations
+    beside: pd.DataFrame  # the result of guides_and_segmentations
 
 
 def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path | None:
-    """Write the tables and report.html of what is done; the report's path, None where nothing is.
+    """Write the tables and report.html of the finished trainings; return the report's path, or None without any.
 
-    Methods are compared on the folds and seeds that all of them have finished; what is left out is said. The guides of
-    finished trainings are scored by themselves, on the trainings' device, unless that has been done before.
+    The report compares methods on the folds and seeds that all of them have finished, and notes what it leaves out. The
+    guides of finished trainings are scored alone, on the trainings' device, unless earlier scores are up to date.
     """
     done = [job for job in jobs if is_done(job.folder)]
     if not done:
@@ -77,10 +76,9 @@ def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path
                 continue
             compared.append(_compare(cell, places, shared, guides, output))
             if cell.cases == most_cases(jobs, cell):
-                found = worst_cases(compared[-1].scores, places, guides)
-                worst.append(_labelled(found.table, cell.labels))
-                pictures[cell.name] = found.pictures
-        except GuidinoError as error:  # the others are shown all the same
+                table, pictures[cell.name] = worst_cases(compared[-1].scores, places, guides)
+                worst.append(_labelled(table, cell.labels))
+        except GuidinoError as error:  # the report shows the other cells
             notes.append(f"{cell.name}: {error}")
     runs = _runs(jobs)
     guide_table = _of_each(guides, lambda guide: training_rows(guide.entries))
@@ -112,7 +110,7 @@ def _done_places(jobs: Sequence[Job]) -> Places:
 
 
 def _shared_places(cell: Cell, jobs: Sequence[Job], places: Places, notes: list[str]) -> list[SeedAndFold]:
-    """Where the methods are compared; what is left out is noted."""
+    """Return the seeds and folds on which the methods are compared, and note what is left out."""
     shared = common_places([set(of_method) for of_method in places.values()])
     if places and not shared:
         notes.append(f"{cell.name}: no fold and seed is done for all methods that have begun: {', '.join(places)}")
@@ -126,7 +124,7 @@ def _shared_places(cell: Cell, jobs: Sequence[Job], places: Places, notes: list[
 
 
 def common_places(of_methods: Sequence[set[SeedAndFold]]) -> list[SeedAndFold]:
-    """Seeds and folds that all methods have, as many as make a whole grid: each fold with the same seeds."""
+    """Return the largest set of seeds and folds that all methods have, with the same seeds in each fold."""
     shared = set.intersection(*of_methods) if of_methods else set()
     seeds, folds = {seed for seed, _ in shared}, {fold for _, fold in shared}
     whole_seeds = {seed for seed in seeds if all((seed, fold) in shared for fold in folds)}
@@ -139,7 +137,7 @@ def common_places(of_methods: Sequence[set[SeedAndFold]]) -> list[SeedAndFold]:
 
 
 def most_cases(jobs: Sequence[Job], cell: Cell) -> int | None:
-    """The largest number of training cases with this data set and configuration; None: all of them."""
+    """Return the largest number of training cases with this data set and configuration; None is all of them."""
     counts = {job.cases for job in jobs if (job.dataset, job.configuration) == cell[:2]}
     return None if None in counts else max(count for count in counts if count)
 
@@ -147,7 +145,7 @@ def most_cases(jobs: Sequence[Job], cell: Cell) -> int | None:
 def _compare(
     cell: Cell, places: Places, shared: Sequence[SeedAndFold], guides: Mapping[Job, KeptGuide], output: Path
 ) -> Compared:
-    """Score and compare the methods on one data set, in one configuration, with one number of cases."""
+    """Score and compare the methods in one cell."""
     folder = output / "evaluations" / cell.name.replace(" ", "_")
     runs: dict[str, list[Path]] = {}
     scores, of_guides = [], []
@@ -163,7 +161,7 @@ def _compare(
                 of_guides.append(case_rows(guide.entries).assign(method=method, run=str(place)))
     compared = compare(runs, folder / "comparison")
     tables = [_joined(scores), compared.table, compared.differences]
-    tables.append(beside_segmentations(_joined(of_guides)) if of_guides else pd.DataFrame())
+    tables.append(guides_and_segmentations(_joined(of_guides)) if of_guides else pd.DataFrame())
     return Compared(*(_labelled(table, cell.labels) for table in tables))
 
 
@@ -193,3 +191,19 @@ def _identity(job: Job) -> dict[str, object]:
         "dataset": job.dataset, "configuration": job.configuration, "training_cases": job.cases or "all",
         "method": job.method, "fold": job.fold, "seed": job.seed, "trainer": job.trainer, "plans": job.plans,
     }  # fmt: skip
+
+
+def training_curve(job: Job) -> pd.DataFrame:
+    """Return the losses and Dice of each epoch from nnU-Net's logs; the last log of an epoch counts."""
+    epochs: dict[int, dict[str, object]] = {}
+    for file in sorted(job.folder.glob("training_log_*.txt")):
+        epoch: dict[str, object] = {}
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if not (found := _LOGGED.search(line)):
+                continue
+            numbers = [float(number) for number in _NUMBER.findall(re.sub(r"np\.float\d+", "", found[2]))]
+            if found[1] == "Epoch" and len(numbers) == 1:
+                epoch = epochs.setdefault(int(numbers[0]), {})
+            elif numbers:
+                epoch[found[1].lower().replace(" ", "_")] = sum(numbers) / len(numbers)
+    return pd.DataFrame([{"epoch": number} | epochs[number] for number in sorted(epochs)])

@@ -1,40 +1,30 @@
-"""A benchmark's numbers as figures."""
+"""Figures of a benchmark's results."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 
 import pandas as pd
-from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_guidino.benchmark.summary import CELL
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
 
+CELL = ["dataset", "configuration", "training_cases"]
 LINES = ("-", "--", ":", "-.")
 
 
-def as_png(figure: Figure, dpi: int = 90) -> bytes:
-    """The figure's file."""
-    stream = io.BytesIO()
-    with style.context("default"):  # nnU-Net changes the fonts of the whole process
-        figure.savefig(stream, dpi=dpi)
-    return stream.getvalue()
-
-
 def heading(names: Iterable[object]) -> str:
-    """A data set, configuration and number of training cases in words."""
+    """Return the name of a data set, configuration and number of training cases."""
     dataset, configuration, cases = names
     return f"{dataset}, {configuration}" + (f", {cases} training cases" if cases != "all" else "")
 
 
 def low_data(summary: pd.DataFrame) -> Figure:
-    """Dice over the number of training cases, with its 95 % interval as a band; guides alone dashed.
+    """Draw Dice over the number of training cases with its 95 % interval as a band; guides alone are dashed.
 
     Args:
-        summary: As `summarize` gives it.
+        summary: The content of summary.csv.
     """
     summary = summary[summary["class"] == FOREGROUND]
     groups = list(summary.groupby(["dataset", "configuration"], sort=False))
@@ -56,11 +46,11 @@ def low_data(summary: pd.DataFrame) -> Figure:
 
 
 def differences(summary: pd.DataFrame, of_cases: pd.DataFrame | None = None) -> Figure:
-    """The mean paired difference in Dice from the first method with its 95 % interval, a row for each method.
+    """Draw each method's mean paired difference in Dice from the first method with its 95 % interval.
 
     Args:
-        summary: As `summarize` gives it.
-        of_cases: As differences.csv; each case's is drawn behind.
+        summary: The content of summary.csv.
+        of_cases: The content of differences.csv: a dot for each case.
     """
     rows = summary[(summary["class"] == FOREGROUND) & summary["dice_difference"].notna()]
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(rows)), layout="constrained")
@@ -91,7 +81,7 @@ def _of_row(of_cases: pd.DataFrame, row: pd.Series) -> pd.Series:
 
 
 def training_curves(curves: pd.DataFrame) -> Figure:
-    """nnU-Net's training loss and pseudo Dice, and the guide's Dice; the mean over seeds and folds."""
+    """Draw nnU-Net's training loss and pseudo Dice, and the guide's Dice, as means over seeds and folds."""
     shown = [column for column in ("train_loss", "pseudo_dice", "guide_dice") if column in curves]
     figure = Figure(figsize=(max(1, len(shown)) * 4.5, 4), layout="constrained")
     axes = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]

@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_guidino.config import GuideConfig, LoRA
 from nnunetv2_guidino.encoders.architecture import Layer, read_encoder_config
-from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS, align
+from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
 from nnunetv2_guidino.encoders.source import find_encoder, is_cached
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import align
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau, quantile_test
 
 from nnunetv2_guidino.cost.measure import ENCODER, MEASURES, PLAIN, Costs, Key
-from nnunetv2_guidino.encoders.registry import align
 from nnunetv2_guidino.files import filled_folder, read_json
+from nnunetv2_guidino.printable import align
 
 
 class Ratio(NamedTuple):

@@ -19,6 +19,8 @@ def draw_comparison(
     """One row per image, the truth outlined; `predictions` holds each model's files with their Dice."""
     from matplotlib.figure import Figure
 
+    from nnunetv2_guidino.display import draw_outline
+
     titles = ["image", "truth", "guide", *predictions]
     figure = Figure(figsize=(2 * len(titles), 2.15 * len(image_files)), layout="constrained")
     grid = figure.subplots(len(image_files), len(titles), squeeze=False)
@@ -37,5 +39,5 @@ def draw_comparison(
             if title == "guide":
                 axis.imshow(guides[row], cmap="inferno", vmin=0, vmax=1)
             if title != "image":
-                axis.contour(truth, levels=[0.5], colors="white", linewidths=1)
+                draw_outline(axis, truth, "white", 1)
     figure.savefig(output, dpi=110)

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import first_line
 
 MOST_BLOCKS = 512
 LARGEST_NUMBER = 2**16  # a width, a side of an image; ViT-7B's largest is 8192
@@ -114,5 +115,4 @@ def _shortened(value: Any) -> str:
 
 
 def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return _shortened(lines[0]) if lines else type(error).__name__
+    return _shortened(first_line(error)) if str(error).strip() else type(error).__name__

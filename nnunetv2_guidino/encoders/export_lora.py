@@ -19,6 +19,7 @@ from nnunetv2_guidino.encoders.source import versions
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, whole_folder
 from nnunetv2_guidino.plans import check_recorded_guide, guide_of
+from nnunetv2_guidino.printable import first_line
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -64,8 +65,7 @@ def _read(file: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=False)
         return {**content, "network_weights": dict(content["network_weights"])}
     except Exception as error:  # zip, pickle and whatever a foreign file asks for
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {reason}") from error
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {first_line(error)}") from error
 
 
 def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:

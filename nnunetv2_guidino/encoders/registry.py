@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_guidino.printable import align
+
 DINOV3_LICENCE = "dinov3-license"
 
 
@@ -158,14 +160,3 @@ def list_encoders() -> str:
         row = (encoder.name, encoder.licence, gated, *sizes, parameters, layer, encoder.trained_on)
         rows.append(tuple(map(str, row)))  # type: ignore[arg-type]
     return align(rows)
-
-
-def align(rows: list[Any]) -> str:
-    """Columns of text, the first row being their names; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = [all(row[i][:1].isdigit() for row in rows[1:]) for i in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = (f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(row, widths, right, strict=True))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

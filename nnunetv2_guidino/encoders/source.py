@@ -25,6 +25,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 from nnunetv2_guidino.config import ENCODER_VARIABLE
 from nnunetv2_guidino.encoders.damage import check_files
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import first_line
 
 USE = f"set {ENCODER_VARIABLE}=FOLDER"
 HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md"]
@@ -153,7 +154,7 @@ def hub_errors(encoder: str, folder: Path | None = None, use: str = USE) -> Iter
             raise GuidinoError(_told_as_is(encoder, error, folder)) from error
         raise GuidinoError(
             f"encoder {encoder}: there is no folder {Path(encoder).absolute()}, it is not in the local cache "
-            f"({_hub_cache()}), and the Hugging Face hub cannot be reached ({_first_line(error)}). {elsewhere}"
+            f"({_hub_cache()}), and the Hugging Face hub cannot be reached ({first_line(error)}). {elsewhere}"
         ) from error
 
 
@@ -174,12 +175,7 @@ def _told_as_is(encoder: str, error: BaseException, folder: Path | None = None) 
         other = "set HF_HOME to another folder" if folder is None else "give -o another folder"
         place = error.filename or folder or _hub_cache()
         return f"encoder {encoder}: {place}: {error.strerror}. Make room or give permission there, or {other}"
-    return f"encoder {encoder}: the Hugging Face hub does not give it: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return f"encoder {encoder}: the Hugging Face hub does not give it: {first_line(error)}"
 
 
 def is_cached(encoder: str) -> bool:

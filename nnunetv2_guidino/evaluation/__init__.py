@@ -1,1 +1,1 @@
-"""Scores of predicted segmentations, and comparisons of methods by these scores."""
+"""Scores of predicted segmentations, and comparisons of methods by their scores."""

@@ -18,31 +18,39 @@ from nnunetv2_guidino.evaluation.comparison_report import differences_png, latex
 from nnunetv2_guidino.evaluation.empty_masks import count_empty, on_the_same_cases
 from nnunetv2_guidino.evaluation.intervals import difference_intervals, mean_intervals
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND, METRICS
-from nnunetv2_guidino.evaluation.report import csv, write_files
 from nnunetv2_guidino.evaluation.summary import case_table, read_summary
-from nnunetv2_guidino.evaluation.text import check_name
+from nnunetv2_guidino.files import write_files
+from nnunetv2_guidino.pages import csv
+from nnunetv2_guidino.printable import check_name
 
-# Of the largest value: a difference below it comes from rounding, and is none. Wilcoxon's test would rank it.
+# Smaller differences, relative to the largest value, are rounding errors. Wilcoxon's test would rank them.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods beside each other."""
+    """The comparison of several methods.
 
-    table: pd.DataFrame  # what comparison.csv holds: one row for each class, method and metric
-    differences: pd.DataFrame  # what differences.csv holds: each case's difference from the baseline
-    empty: pd.DataFrame  # for each class how many cases have an empty reference, and which of them count
-    text: str  # what comparison.md holds
+    Args:
+        table: The content of comparison.csv: one row for each class, method and metric.
+        differences: The content of differences.csv: each case's difference from the baseline.
+        empty: For each class the number of cases with an empty reference, and of those that count.
+        text: The content of comparison.md.
+    """
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    empty: pd.DataFrame
+    text: str
 
 
 def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> Comparison:
     """Compare methods case by case: means over seeds and folds, and tests of the paired differences.
 
     Args:
-        runs: name of each method -> the folders of its seeds (or folds). The first method is the baseline. A folder is
-            what `evaluate` wrote, or a model folder after `guidino evaluate -m`, whose folds count as runs.
-        output: where to write comparison.md, .csv and .tex, differences.csv and .png; None writes nothing.
+        runs: The folders of each method's seeds (or folds) under its name; the first method is the baseline. A folder
+            is an output of `evaluate`, or a model folder after `guidino evaluate -m`, whose folds count as runs.
+        output: The folder for comparison.md, .csv and .tex, differences.csv and .png; None writes nothing.
 
     Raises:
         GuidinoError: If the methods were scored with different settings, on different cases or other references.
@@ -68,8 +76,9 @@ def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> C
 
 
 def load_runs(runs: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
-    """One row for each method, run (one folder, one fold), case and class, with the metrics. Each metric has a value in
-    a case for all runs or for none (`on_the_same_cases`).
+    """Return one row for each method, run (one folder, one fold), case and class, with the metrics.
+
+    Each metric of a case has a value for all runs or for none (`on_the_same_cases`).
 
     Raises:
         GuidinoError: As `compare` does.
@@ -87,7 +96,7 @@ def load_runs(runs: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
             table = case_table(summary)
             tables.append(table.assign(method=name, run=f"{folder}:" + table["fold"]))
     if not tables:
-        raise GuidinoError("nothing to compare: name a method and its folders")
+        raise GuidinoError("nothing to compare; name a method and its folders")
     _check_settings(settings)
     scores = pd.concat(tables, ignore_index=True)
     _check_cases(scores)
@@ -98,7 +107,9 @@ def _summary_file(folder: Path) -> Path:
     for file in (folder / "summary.json", folder / "evaluation" / "summary.json"):
         if is_file(file):
             return file
-    raise GuidinoError(f"{folder} has no summary.json: run guidino evaluate first (a model folder: with -m {folder})")
+    raise GuidinoError(
+        f"{folder} has no summary.json; run guidino evaluate first (for a model folder: with -m {folder})"
+    )
 
 
 def _check_settings(settings: dict[Path, Any]) -> None:
@@ -107,7 +118,7 @@ def _check_settings(settings: dict[Path, Any]) -> None:
         for key in dict.fromkeys([*expected, *found]):
             if found.get(key) != expected.get(key):
                 raise GuidinoError(
-                    f"{first} has {key} {expected.get(key)}, {file} has {found.get(key)}: evaluate both alike"
+                    f"{first} has {key} {expected.get(key)}, {file} has {found.get(key)}; evaluate both alike"
                 )
 
 
@@ -130,8 +141,9 @@ def _check_cases(scores: pd.DataFrame) -> None:
 
 
 def mean_over_runs(scores: pd.DataFrame) -> pd.DataFrame:
-    """For each class, method and metric the mean and standard deviation of the runs' means, and the distance from the
-    baseline's mean.
+    """Return for each class, method and metric the mean and standard deviation of the runs' means.
+
+    The column delta holds the mean's difference from the baseline's mean.
     """
     per_class = scores.groupby(["method", "run", "class"], sort=False)[METRICS].mean()
     foreground = per_class.groupby(["method", "run"], sort=False).mean()
@@ -145,7 +157,7 @@ def mean_over_runs(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
-    """Difference of each method from the baseline in each case, class and metric, both averaged over their seeds."""
+    """Return each method's difference from the baseline in each case, class and metric, both averaged over seeds."""
     per_case = scores.groupby(["method", "case", "class"], sort=False)[METRICS].mean()
     names = list(scores["method"].unique())
     tables = []
@@ -161,11 +173,11 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_rounding(table: pd.DataFrame, columns: list[str], largest: pd.Series) -> pd.DataFrame:
-    """Differences in whole steps, so that equal ones are equal to the test and none is a rounding error.
+    """Round differences to whole steps, so that Wilcoxon's test sees equal ones as equal and rounding errors as 0.
 
     Args:
-        table: With a column metric.
-        columns: Those with differences.
+        table: A table with a column metric.
+        columns: The columns of differences.
         largest: The largest value of each metric.
     """
     steps = table["metric"].map(largest.where(largest > 0, 1.0)) * ROUNDING
@@ -173,7 +185,7 @@ def without_rounding(table: pd.DataFrame, columns: list[str], largest: pd.Series
 
 
 def intervals(scores: pd.DataFrame) -> pd.DataFrame:
-    """95 % intervals of each class's mean (mean_low, mean_high) and of the mean paired difference (ci_low, ci_high)."""
+    """Return the 95 % intervals of each class's mean (mean_low, mean_high) and of its paired difference (ci_…)."""
     foreground = scores.groupby(["method", "run", "case"], sort=False)[METRICS].mean().reset_index()
     with_foreground = pd.concat([foreground.assign(**{"class": FOREGROUND}), scores])
     baseline = scores["method"].iloc[0]
@@ -191,7 +203,7 @@ def intervals(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def significance(differences: pd.DataFrame) -> pd.DataFrame:
-    """Mean paired difference over the cases, and the p value of Wilcoxon's signed-rank test."""
+    """Return the mean paired difference over the cases and the p value of Wilcoxon's signed-rank test."""
     groups = differences.groupby(["class", "method", "metric"], sort=False)["difference"]
     rows = [dict(zip(("class", "method", "metric"), key, strict=True)) | _test(d.to_numpy(float)) for key, d in groups]
     return pd.DataFrame(rows, columns=["class", "method", "metric", "cases", "difference", "p"])
@@ -201,5 +213,5 @@ def _test(difference: npt.NDArray[np.float64]) -> dict[str, float]:
     result = {"cases": len(difference), "difference": difference.mean()}
     if len(difference) < 2:
         return result
-    # without a single difference the test is undefined, and there is nothing to tell apart
+    # the test is undefined if all differences are 0
     return result | {"p": wilcoxon(difference).pvalue if difference.any() else 1.0}

@@ -1,43 +1,43 @@
-"""One rule for empty references when methods are compared, for tables and tests alike.
+"""One rule for empty references when methods are compared, for means and tests alike.
 
-An empty reference with an empty prediction has no Dice: alone, such a case is left out of the means. Beside a run that
-predicts something there, and gets 0, it must count, or finding nothing where nothing is would be worth nothing.
+A case with an empty reference and an empty prediction has no Dice. When one method is scored alone, its means leave the
+case out. When another run predicts something there and gets 0, the case must count, or a correct empty prediction would
+earn nothing.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from nnunetv2_guidino.evaluation.metrics import COLUMNS, COUNTS, LOWER_IS_BETTER, METRICS
+from nnunetv2_guidino.evaluation.metrics import COUNTS, LOWER_IS_BETTER, METRICS
 
-BEST = {column: 0.0 if name in LOWER_IS_BETTER else 1.0 for name, column in COLUMNS.items()}
+BEST = {metric: 0.0 if metric in LOWER_IS_BETTER else 1.0 for metric in METRICS}
 ONE_CASE = ["case", "class"]
 
 
 def on_the_same_cases(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores, where each metric of a case and class has a value for all runs of all methods, or for none.
+    """Give each metric of a case and class a value for all runs of all methods, or for none.
 
-    Where any run has a value, those that are right to predict nothing get the best one (1; HD95 0). Where a run still
-    has none (`--empty ignore`), no run keeps its own: the metric is compared without this case.
+    If any run has a value, correct empty predictions get the best value (1; HD95 0). If a run still has no value
+    (`--empty ignore`), no run keeps its own: the comparison of this metric leaves the case out.
 
     Args:
         scores: One row for each method, run, case and class, with the metrics, n_ref and n_pred.
     """
-    right = (scores[list(COUNTS)] == 0).all(axis=1)
+    correct = (scores[list(COUNTS)] == 0).all(axis=1)
     cases = [scores[column] for column in ONE_CASE]
     values = scores[METRICS].astype(float)
-    anywhere = values.notna().groupby(cases).transform("any")
+    any_run = values.notna().groupby(cases).transform("any")
     best = pd.DataFrame(BEST, index=scores.index)
-    values = values.mask(anywhere.mul(right, axis=0) & values.isna(), best)
+    values = values.mask(any_run.mul(correct, axis=0) & values.isna(), best)
     return scores.assign(**values.where(values.notna().groupby(cases).transform("all")))
 
 
 def count_empty(scores: pd.DataFrame) -> pd.DataFrame:
-    """For each class the number of cases, of those with an empty reference, how many of these count, and how many cases
-    each metric leaves out.
+    """Count for each class the cases, the empty references, how many of these count, and the cases without a metric.
 
     Args:
-        scores: As `on_the_same_cases` returns them.
+        scores: The result of `on_the_same_cases`.
     """
     firsts = scores.groupby(ONE_CASE, sort=False)[["n_ref", *METRICS]].first(skipna=False).reset_index()
     empty = firsts["n_ref"] == 0

@@ -1,4 +1,4 @@
-"""Score predictions against references, from a notebook or for `guidino evaluate`."""
+"""Score predictions against references, from Python or for `guidino evaluate`."""
 
 from __future__ import annotations
 
@@ -30,29 +30,39 @@ from nnunetv2_guidino.files import read_json
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one method."""
+    """The scores of one method.
 
-    summary: dict[str, Any]  # what summary.json holds
-    table: pd.DataFrame  # what cases.csv holds, and the fold: one row for each case and class
-    labels_from: str  # where the classes were read
+    Args:
+        summary: The content of summary.json.
+        table: The content of cases.csv, and the fold: one row for each case and class.
+        labels_from: The source of the classes.
+    """
+
+    summary: dict[str, Any]
+    table: pd.DataFrame
+    labels_from: str
 
     @property
     def left_out(self) -> dict[str, int]:
-        """For each class in how many cases both masks are empty: these are in none of its means."""
+        """The number of cases in which both masks of a class are empty, for each class that has such cases.
+
+        The class's means leave these cases out.
+        """
         counts = {name: self.summary["empty_cases"][key]["both"] for key, name in self.summary["classes"].items()}
         return {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How to score, whatever is scored.
+    """Settings of the scores.
 
     Args:
-        nsd_tolerance: in the unit of the spacing; None: one pixel, the smallest spacing of each case.
-        empty: if only one of reference and prediction is empty, "penalize" gives what is undefined its worst value
-            (HD95: the image's diagonal), "ignore" leaves it out of the means.
-        predicted_labels: where other values stand for the same classes in the predictions, as 255 for 1.
-        processes: by default nnU-Net's number, or fewer where cores or memory are few.
+        nsd_tolerance: The tolerance of NSD in the unit of the spacing; None is one pixel, each case's smallest spacing.
+        empty: If either the reference or the prediction is empty, "penalize" gives undefined metrics their worst value
+            (HD95: the image's diagonal) and "ignore" leaves them out of the means.
+        predicted_labels: The predictions' label values if they differ from the references', such as 255 for 1.
+        processes: The number of processes. The default is nnU-Net's number, or fewer if there are few cores or little
+            memory.
     """
 
     nsd_tolerance: float | None = None
@@ -82,18 +92,18 @@ def evaluate(
     """Score a folder of predictions, one for each reference: Dice, IoU, HD95, NSD, precision and recall.
 
     Args:
-        output: where to write summary.json, cases.csv, report.md and report.html; None writes nothing.
-        images: a folder of CASE_0000.*, to draw the worst and best cases on.
-        labels: the classes; by default those of the dataset.json in or above the folders.
-        scoring: tolerance, treatment of empty masks, the predictions' own labels, processes.
+        output: The folder for summary.json, cases.csv, report.md and report.html; None writes nothing.
+        images: A folder of CASE_0000.*; the report draws the worst and best cases on these images.
+        labels: The classes; the default is the classes of the dataset.json in or above the folders.
+        scoring: The tolerance, the treatment of empty masks, the predictions' own labels, the number of processes.
 
     Raises:
-        GuidinoError: For files that are missing, too many, damaged, that hold other values than the labels, or that do
-            not lie where their reference does. Nothing is written then.
+        GuidinoError: If a file is missing, superfluous or damaged, holds other values than the labels, or has another
+            place than its reference. Nothing is written then.
     """
     references, predictions = Path(references), Path(predictions)
     for folder in (references, predictions):
-        file_names(folder)  # refused before a dataset.json is looked for
+        file_names(folder)  # the error names the folder and not a missing dataset.json
     if labels:
         dataset_json: dict[str, Any] = {"file_ending": guess_ending(references)}
         source = "the labels given"
@@ -114,17 +124,17 @@ def evaluate_model(
     labels: LabelSet | None = None,
     scoring: Scoring | None = None,
 ) -> Evaluation:
-    """Score the validation that nnU-Net ran after training, of all folds together.
+    """Score the validation that nnU-Net ran after training, all folds together.
 
     Args:
         model_folder: …/DatasetXXX/Trainer__Plans__configuration
-        folds: by default all numbered ones.
-        references: by default nnU-Net's nnUNet_preprocessed/DatasetXXX/gt_segmentations.
-        labels: the classes; by default those of the model's dataset.json.
-        output, images, scoring: as for `evaluate`.
+        folds: The default is all numbered folds.
+        references: The default is nnU-Net's nnUNet_preprocessed/DatasetXXX/gt_segmentations.
+        labels: The classes; the default is the classes of the model's dataset.json.
+        output, images, scoring: As for `evaluate`.
 
     Raises:
-        GuidinoError: As `evaluate` does, and if the validation of a fold is not there or incomplete.
+        GuidinoError: As `evaluate` does, and if the validation of a fold is missing or incomplete.
     """
     model_folder = Path(model_folder)
     dataset_json = read_dataset_json(model_folder / "dataset.json")
@@ -132,10 +142,8 @@ def evaluate_model(
     name = plans.get("dataset_name")
     if not isinstance(name, str):
         raise GuidinoError(f"{model_folder / 'plans.json'}: dataset_name is {name!r}; expected the data set's name")
-    source = "the labels given"
-    if not labels:
-        source = str(model_folder / "dataset.json")
-        labels = label_set(dataset_json["labels"], source)
+    source = "the labels given" if labels else str(model_folder / "dataset.json")
+    labels = labels or label_set(dataset_json["labels"], source)
     cases = pair_folds(model_folder, folds, references, name, dataset_json["file_ending"])
     return _evaluate(cases, labels, dataset_json, output, images, scoring or Scoring(), source)
 
@@ -150,7 +158,7 @@ def _evaluate(
     source: str,
 ) -> Evaluation:
     if scoring.predicted_labels:
-        translation(scoring.predicted_labels, labels)  # refused before anything is read
+        translation(scoring.predicted_labels, labels)  # the error comes before the first file is read
     if images:
         cases = with_images(cases, Path(images), dataset_json["file_ending"])
     pairs = PairReader(find_reader(dataset_json, cases[0].reference), labels, scoring.predicted_labels)

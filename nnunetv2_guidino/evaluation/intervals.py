@@ -1,7 +1,7 @@
-"""95 % intervals of means by a bootstrap over cases and runs: other cases might have been drawn, and other seeds.
+"""95 % intervals of means by a bootstrap over cases and runs.
 
-Cases and runs are crossed, for every run scores the same cases: both are drawn anew, each on its own (Owen, The
-pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). docs/reference/metrics.md says what that means.
+Every run scores the same cases, so cases and runs are crossed: each resample draws both anew and independently (Owen,
+The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). docs/reference/metrics.md explains the intervals.
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ RESAMPLES, AT_ONCE = 10_000, 1_000
 PERCENTILES = (2.5, 97.5)
 
 
-class _Together(NamedTuple):
-    """Cases that the same runs have scored: those of one fold, as a rule."""
+class _Group(NamedTuple):
+    """Cases that the same runs have scored, usually the cases of one fold."""
 
     positions: npt.NDArray[np.intp]  # (n,) among all cases
-    values: Array  # (n, runs, columns), 0 where there is none
-    valid: Array  # (n, columns), 1 where there is a value
+    values: Array  # (n, runs, columns), 0 if there is no value
+    valid: Array  # (n, columns), 1 if there is a value
 
 
 def mean_intervals(scores: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The interval of each class's mean over cases and runs, and of the foreground's: the mean of the classes' means.
+    """Return the intervals of each class's mean over cases and runs, and of the mean of the classes' means.
 
     Args:
-        scores: Of one method: one row for each run, case and class. A case has a value for all its runs or for none.
-        columns: Whose means.
+        scores: One method's scores: one row for each run, case and class. A case has values for all runs or for none.
+        columns: The columns of scores.
 
     Returns:
         One row for each class and metric (the column's name), with low and high; NaN with fewer than two cases.
     """
     cases = sorted(scores["case"].unique())
-    groups, index = _together(scores, columns, cases)
+    groups, index = _grouped(scores, columns, cases)
     rng = np.random.default_rng(1)
     means = np.concatenate([_means(groups, drawn, rng) for drawn in _drawn_cases(len(cases))])
     classes = index.get_level_values("class").unique()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a mean over no class at all
+        warnings.simplefilter("ignore", RuntimeWarning)  # a mean over no class
         foreground = np.nanmean(means.reshape(len(means), len(columns), len(classes)), axis=2)
     table = _percentiles(means, _counts(groups), index)
     most = _counts(groups).reshape(len(columns), len(classes)).max(1)
-    of_foreground = pd.MultiIndex.from_product([sorted(columns), [FOREGROUND]])
-    return pd.concat([_percentiles(foreground, most, of_foreground), table], ignore_index=True)
+    rows = pd.MultiIndex.from_product([sorted(columns), [FOREGROUND]])
+    return pd.concat([_percentiles(foreground, most, rows), table], ignore_index=True)
 
 
 def difference_intervals(scores: pd.DataFrame, baseline: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The interval of the mean difference of a method from a baseline in the same cases; their runs are drawn apart.
+    """Return the intervals of a method's mean difference from a baseline in the same cases.
+
+    Each resample draws the same cases for both methods, and the runs of each method independently.
 
     Args:
-        scores, baseline, columns: As `mean_intervals` takes them.
+        scores, baseline, columns: As for `mean_intervals`.
     """
     cases = sorted(scores["case"].unique())
-    (groups, index), (others, _) = (_together(table, columns, cases) for table in (scores, baseline))
+    (groups, index), (others, _) = (_grouped(table, columns, cases) for table in (scores, baseline))
     rng = np.random.default_rng(1)
     draws = _drawn_cases(len(cases))
     means = np.concatenate([_means(groups, drawn, rng) - _means(others, drawn, rng) for drawn in draws])
     return _percentiles(means, _counts(groups), index)
 
 
-def _together(
-    scores: pd.DataFrame, columns: Sequence[str], cases: Sequence[str]
-) -> tuple[list[_Together], pd.MultiIndex]:
+def _grouped(scores: pd.DataFrame, columns: Sequence[str], cases: Sequence[str]) -> tuple[list[_Group], pd.MultiIndex]:
     wide = scores.set_index(["case", "run", "class"])[list(columns)].unstack("class").sort_index(axis=1)
     runs = scores.groupby("case")["run"].agg(lambda names: tuple(sorted(set(names))))
     groups = []
@@ -78,12 +78,12 @@ def _together(
         table = wide.reindex(pd.MultiIndex.from_product([members, names]))
         values = table.to_numpy(float).reshape(len(members), len(names), -1)
         positions = np.searchsorted(cases, list(members))
-        groups.append(_Together(positions, np.nan_to_num(values), (~np.isnan(values[:, 0])).astype(float)))
+        groups.append(_Group(positions, np.nan_to_num(values), (~np.isnan(values[:, 0])).astype(float)))
     return groups, wide.columns
 
 
 def _drawn_cases(number: int) -> Iterator[npt.NDArray[np.intp]]:
-    """How often each case is drawn in each resample, (AT_ONCE, number); the same at every call."""
+    """Yield the number of times that resamples draw each case, (AT_ONCE, number); every call yields the same."""
     rng = np.random.default_rng(0)
     starts = number * np.arange(AT_ONCE)[:, None]
     for _ in range(RESAMPLES // AT_ONCE):
@@ -91,22 +91,22 @@ def _drawn_cases(number: int) -> Iterator[npt.NDArray[np.intp]]:
         yield np.bincount(drawn.ravel(), minlength=AT_ONCE * number).reshape(AT_ONCE, number)
 
 
-def _means(groups: Sequence[_Together], drawn: npt.NDArray[np.intp], rng: np.random.Generator) -> Array:
-    """The mean of each resample, (AT_ONCE, columns); the runs of each group of cases are drawn on their own."""
+def _means(groups: Sequence[_Group], drawn: npt.NDArray[np.intp], rng: np.random.Generator) -> Array:
+    """Return the mean of each resample, (AT_ONCE, columns); draw the runs of each group of cases independently."""
     sums: Array | float = 0.0
     counts: Array | float = 0.0
     for positions, values, valid in groups:
         runs = values.shape[1]
         weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=len(drawn)) / runs
-        of_runs = np.tensordot(drawn[:, positions].astype(float), values, axes=1)  # (AT_ONCE, runs, columns)
-        sums = sums + np.einsum("br,brk->bk", weights, of_runs)
+        run_sums = np.tensordot(drawn[:, positions].astype(float), values, axes=1)  # (AT_ONCE, runs, columns)
+        sums = sums + np.einsum("br,brk->bk", weights, run_sums)
         counts = counts + drawn[:, positions] @ valid
-    with np.errstate(invalid="ignore"):  # a class that is in few cases may be in none that were drawn
+    with np.errstate(invalid="ignore"):  # a resample may hold no case of a rare class
         return np.asarray(sums / counts)
 
 
-def _counts(groups: Sequence[_Together]) -> Array:
-    """How many cases have a value, (columns,)."""
+def _counts(groups: Sequence[_Group]) -> Array:
+    """Return the number of cases with a value, (columns,)."""
     return np.asarray(np.sum([group.valid.sum(0) for group in groups], axis=0))
 
 

@@ -1,4 +1,4 @@
-"""Which classes are scored: the labels or regions of nnU-Net's dataset.json, or of the command line."""
+"""The classes to score: the labels or regions of nnU-Net's dataset.json or of the command line."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from typing import Any
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
-from nnunetv2_guidino.evaluation.text import check_name
 from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.printable import check_name
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Names of the classes with their label value, or with the values a region is made of, and the ignore label."""
+    """The classes' names with their label value, or with the label values of a region, and the ignore label."""
 
     classes: dict[str, int | tuple[int, ...]]
     ignore: int | None = None
 
     @property
     def values(self) -> list[int]:
-        """Every value a prediction may hold; a reference may hold the ignore label as well."""
-        of_classes = {value for values in self.classes.values() for value in as_tuple(values)}
-        return sorted({0} | of_classes)
+        """All values that a prediction may hold; a reference may also hold the ignore label."""
+        return sorted({0} | {value for values in self.classes.values() for value in as_tuple(values)})
 
 
 def as_tuple(values: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The label values of a class, be it a region or not."""
+    """Return the label values of a class or region."""
     return values if isinstance(values, tuple) else (values,)
 
 
 def label_set(labels: Mapping[str, Any], source: str) -> LabelSet:
-    """The classes of a `labels` section as nnU-Net writes it: name -> value, or name -> list of values (a region).
+    """Return the classes of nnU-Net's section `labels`: name -> value, or name -> list of values (a region).
 
     Raises:
-        GuidinoError: For anything else, for a class without values or with those of another one, for no class at all.
+        GuidinoError: If the section has another form, no class, a class without values, or two with the same values.
     """
     if not isinstance(labels, Mapping):
         raise GuidinoError(f"{source}: labels must be name: value or name: [values], found {labels!r}")
@@ -48,7 +47,7 @@ def label_set(labels: Mapping[str, Any], source: str) -> LabelSet:
         raise GuidinoError(f"{source}: the ignore label must be one value, found {list(ignore)}")
     foreground = {name: v for name, v in values.items() if set(v) != {0}}
     _check_classes(foreground, source)
-    # nnU-Net takes a list of one value for the label itself
+    # nnU-Net treats a list of one value as a label, not as a region
     return LabelSet({name: v if len(v) > 1 else v[0] for name, v in foreground.items()}, ignore[0] if ignore else None)
 
 
@@ -68,7 +67,7 @@ def _value(value: Any, name: str, source: str) -> int:
 
 def _check_classes(classes: Mapping[str, tuple[int, ...]], source: str) -> None:
     if not classes:
-        raise GuidinoError(f"{source}: no class besides the background")
+        raise GuidinoError(f"{source}: there is no class besides the background; name one")
     if FOREGROUND in classes:
         raise GuidinoError(f"{source}: '{FOREGROUND}' is the mean of all classes here; give the class another name")
     names: dict[tuple[int, ...], str] = {}
@@ -81,7 +80,7 @@ def _check_classes(classes: Mapping[str, tuple[int, ...]], source: str) -> None:
 
 
 def parse_labels(text: str, option: str = "--labels") -> LabelSet:
-    """`polyp=255` or `whole=1+2,core=2,ignore=3` from the command line; raises GuidinoError for anything else."""
+    """Parse `polyp=255` or `whole=1+2,core=2,ignore=3` from the command line; raise GuidinoError for anything else."""
     labels: dict[str, Any] = {}
     for item in text.split(","):
         name, _, value = item.partition("=")
@@ -95,58 +94,58 @@ def parse_labels(text: str, option: str = "--labels") -> LabelSet:
 
 
 def translation(predicted: LabelSet, labels: LabelSet) -> dict[int, int]:
-    """Label value in the predictions -> label value in the references, for two sets of the same classes.
+    """Return label value in the predictions -> label value in the references, for two sets of the same classes.
 
     Raises:
-        GuidinoError: If the classes differ, or their values cannot be told apart.
+        GuidinoError: If the classes differ, or if one predicted value stands for two classes.
     """
     if set(predicted.classes) != set(labels.classes):
         raise GuidinoError(
-            f"the predictions' labels name {sorted(predicted.classes)}, the references' {sorted(labels.classes)}: "
+            f"the predictions' labels name {sorted(predicted.classes)}, the references' {sorted(labels.classes)}; "
             "--labels-pred must name the same classes"
         )
     values = {0: 0}
-    for name, wanted in labels.classes.items():
-        found, wanted = as_tuple(predicted.classes[name]), as_tuple(wanted)
+    for name in labels.classes:
+        found, wanted = as_tuple(predicted.classes[name]), as_tuple(labels.classes[name])
         if len(found) != len(wanted):
             raise GuidinoError(
-                f"{name} has {len(wanted)} label values in the references, but --labels-pred {list(found)}"
+                f"{name} has {len(wanted)} label values in the references, but --labels-pred gives {list(found)}"
             )
-        for value, meant in zip(found, wanted, strict=True):
-            if values.setdefault(value, meant) != meant:
-                raise GuidinoError(f"--labels-pred: the value {value} of {name} stands for something else already")
+        for value, reference_value in zip(found, wanted, strict=True):
+            if values.setdefault(value, reference_value) != reference_value:
+                raise GuidinoError(f"--labels-pred: the value {value} of {name} stands for another class already")
     return values
 
 
 def find_dataset_json(references: Path, predictions: Path) -> tuple[dict[str, Any], Path]:
-    """Contents and path of the dataset.json among the predictions or references, or one folder above them.
+    """Return the content and path of the first dataset.json that exists.
 
-    The first of these that is there is meant: among the predictions, among the references, above the predictions, above
-    the references.
+    The order is: the folder of predictions, the folder of references, the folder above the predictions, the folder
+    above the references.
 
     Raises:
-        GuidinoError: If there is none, or if two tell of different labels or file endings.
+        GuidinoError: If there is none, or if two of them have different labels or file endings.
     """
     folders = (predictions, references, predictions.resolve().parent, references.resolve().parent)
     files = [folder / "dataset.json" for folder in folders if (folder / "dataset.json").is_file()]
     if not files:
         raise GuidinoError(
-            f"no dataset.json in or above {predictions} or {references}: put one there, or give --labels name=value,…"
+            f"no dataset.json in or above {predictions} or {references}; put one there, or use --labels name=value,…"
         )
     contents = [read_dataset_json(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         for key in ("labels", "file_ending"):
             if content[key] != contents[0][key]:
-                what = "labels" if key == "labels" else "file endings"
                 raise GuidinoError(
-                    f"{files[0]} and {file} have different {what}: {contents[0][key]} and {content[key]}. "
-                    "Say with --labels name=value,… which classes both folders have; no dataset.json is read then."
+                    f"{files[0]} and {file} have different {key.replace('file_ending', 'file endings')}: "
+                    f"{contents[0][key]} and {content[key]}; name the classes of both folders with --labels "
+                    "name=value,…, which reads no dataset.json"
                 )
     return contents[0], files[0]
 
 
 def read_dataset_json(file: Path) -> dict[str, Any]:
-    """nnU-Net's dataset.json, with its `labels` and `file_ending`; raises GuidinoError without them."""
+    """Read nnU-Net's dataset.json; raise GuidinoError if it lacks `labels` or `file_ending`."""
     content = read_json(file, dict)
     for key, kind, example in (("labels", dict, '{"background": 0, "polyp": 1}'), ("file_ending", str, '".png"')):
         if key not in content:

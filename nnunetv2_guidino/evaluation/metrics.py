@@ -1,4 +1,4 @@
-"""The metrics of one class in one case. docs/reference/metrics.md holds the definitions."""
+"""Metrics of one class in one case, as docs/reference/metrics.md defines them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import KDTree
 
 Mask = npt.NDArray[np.bool_]
@@ -16,12 +16,13 @@ Empty = Literal["penalize", "ignore"]
 
 # name in summary.json -> column in cases.csv
 COLUMNS = {"Dice": "dice", "IoU": "iou", "HD95": "hd95", "NSD": "nsd", "Precision": "precision", "Recall": "recall"}
-LOWER_IS_BETTER = ("HD95",)
 METRICS = list(COLUMNS.values())
+LOWER_IS_BETTER = {"hd95"}
+HEADINGS = {column: f"{name} {'↓' if column in LOWER_IS_BETTER else '↑'}" for name, column in COLUMNS.items()}
+SCALES = {column: 1 if column in LOWER_IS_BETTER else 100 for column in METRICS}  # comparisons show ratios in percent
 COUNTS = ("n_ref", "n_pred")
 FOREGROUND = "foreground mean"
-# Spacings are stored in 32 bits and products of them are rounded: one pixel of 0.3 may come out as 0.30000001, and one
-# of 0.7 as another number in each place.
+# Files store spacings in 32 bits, and their products are rounded: one pixel of 0.3 may come out as 0.30000001.
 ROUNDING = 1e-5
 
 
@@ -31,11 +32,11 @@ def class_metrics(
     """Score one class.
 
     Args:
-        reference, prediction: masks of the same shape (H, W) or (D, H, W). Pixels to ignore are False in both.
-        spacing: size of a pixel along each axis; HD95 is in its unit.
-        nsd_tolerance: distance in the unit of the spacing up to which NSD takes a surface point for right.
-        empty: "penalize" gives what is undefined where one mask is empty its worst value (HD95: the image's diagonal),
-            "ignore" leaves it NaN. Where both masks are empty everything but the counts is NaN either way.
+        reference, prediction: Masks of the same shape (H, W) or (D, H, W). Ignored pixels are False in both.
+        spacing: The size of a pixel along each axis; HD95 is in its unit.
+        nsd_tolerance: NSD counts a surface point as right up to this distance, in the unit of the spacing.
+        empty: If one mask is empty, "penalize" gives undefined metrics their worst value (HD95: the image's diagonal)
+            and "ignore" leaves them NaN. If both masks are empty, all metrics are NaN.
     """
     n_ref, n_pred, tp = (int(np.count_nonzero(mask)) for mask in (reference, prediction, reference & prediction))
     fp, fn = n_pred - tp, n_ref - tp
@@ -59,17 +60,18 @@ def class_metrics(
 
 
 def within(distances: npt.NDArray[np.float64], tolerance: float) -> Mask:
-    """Which distances are at most the tolerance, which itself belongs to it whatever the rounding of the spacing."""
+    """Return which distances are at most the tolerance; a distance that rounding lifts above it still counts."""
     return distances <= tolerance * (1 + ROUNDING)
 
 
 def surface_distances(
     reference: Mask, prediction: Mask, spacing: Sequence[float]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Distance of each surface pixel of the prediction to the reference's surface, and of each of the reference's to
-    the prediction's. Neither mask may be empty.
+    """Return the distances from the prediction's surface pixels to the reference's surface, and the reverse.
+
+    Neither mask may be empty.
     """
-    box = mask_box(reference | prediction)  # outside it there is no surface
+    (box,) = find_objects((reference | prediction).view(np.uint8))  # no surface lies outside it
     reference_surface = _surface(reference[box]) * spacing
     prediction_surface = _surface(prediction[box]) * spacing
     to_reference, _ = KDTree(reference_surface).query(prediction_surface)
@@ -77,17 +79,8 @@ def surface_distances(
     return to_reference, to_prediction
 
 
-def mask_box(mask: Mask) -> tuple[slice, ...]:
-    """The smallest box that holds every pixel of a mask that is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
-
-
 def _surface(mask: Mask) -> npt.NDArray[np.intp]:
-    """Indices (n, ndim) of the mask's pixels that have a neighbour across an edge (2D) or face (3D) outside of it."""
+    """Return the indices (n, ndim) of pixels with a neighbour outside the mask across an edge (2D) or a face (3D)."""
     return np.argwhere(mask & ~binary_erosion(mask))
 
 

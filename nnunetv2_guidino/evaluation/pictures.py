@@ -1,10 +1,9 @@
-"""A case as a picture: where reference and prediction agree, and where they do not."""
+"""Pictures of a case: where reference and prediction agree, and where they do not."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunetv2_guidino.display import displayed
+from nnunetv2_guidino.display import displayed, draw_outline, picture_file
 from nnunetv2_guidino.evaluation.cases import PredictedCase
 from nnunetv2_guidino.evaluation.reading import PairReader
 
 Array = npt.NDArray[Any]
 
 SHOWN = 1600  # pixels along a side at most; a picture has fewer
-# colours that the colour-blind can tell apart (Okabe and Ito)
+# colours that colour-blind people can tell apart (Okabe and Ito)
 AGREEMENT = {
     "background": "#202020",
     "right": "#009E73",
@@ -28,50 +27,80 @@ AGREEMENT = {
     "other class": "#F0E442",
     "ignored": "#808080",
 }
-AGREEMENT_COLOURS = np.array(
-    [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in AGREEMENT.values()], np.uint8
-)
+AGREEMENT_COLOURS = np.array([list(bytes.fromhex(colour[1:])) for colour in AGREEMENT.values()], np.uint8)
+
+
+class Slice(NamedTuple):
+    """The slice of a case that a picture shows, with every n-th pixel of a large image.
+
+    Args:
+        image: The image (h, w, 3) in 0…1; None without one.
+        reference: The labels (h, w).
+        agreements: An agreement map (h, w) for each prediction.
+        aspect: The height of a pixel divided by its width.
+        position: The slice's position along the first axis; 0 for an image.
+        title: `slice 3 of 7`; empty for an image.
+    """
+
+    image: Array | None
+    reference: Array
+    agreements: list[Array]
+    aspect: float
+    position: int
+    title: str
+
+
+def read_slice(cases: Sequence[PredictedCase], pairs: PairReader, largest: int) -> Slice:
+    """Read predictions of one case; of a volume, choose the axial slice (first array axis) with the most wrong voxels.
+
+    Args:
+        cases: The case with the prediction of each method.
+        largest: The largest number of pixels along a side.
+
+    Raises:
+        GuidinoError: If a file is missing or damaged.
+    """
+    found = [pairs.read(case) for case in cases]
+    reference, _, spacing = found[0]
+    agreements = [agreement_map(reference, prediction, pairs.labels.ignore) for _, prediction, _ in found]
+    step = -(-max(reference.shape[-2:]) // largest)
+    image = None
+    if cases[0].image:  # one NaN or infinite value would hide all others
+        stored = pairs.read_image(cases[0])[..., ::step, ::step]
+        image = displayed(np.nan_to_num(stored, nan=0, posinf=0, neginf=0))
+    position, title = 0, ""
+    if reference.ndim == 3:
+        position = _most_wrong_slice(agreements)
+        title = f"slice {position + 1} of {len(reference)}"
+        reference, agreements = reference[position], [kinds[position] for kinds in agreements]
+        image = None if image is None else image[:, position]
+    reference, agreements = reference[::step, ::step], [kinds[::step, ::step] for kinds in agreements]
+    image = None if image is None else np.broadcast_to(image.transpose(1, 2, 0), (*reference.shape, 3))
+    return Slice(image, reference, agreements, spacing[-2] / spacing[-1], position, title)
 
 
 def draw_case(case: PredictedCase, pairs: PairReader) -> bytes:
-    """The case as PNG: the agreement of the masks and, beside it, their outlines on the image if there is one.
-
-    A volume is shown by the axial slice (first array axis) with the most wrong voxels.
-    """
-    reference, prediction, spacing = pairs.read(case)
-    agreement = agreement_map(reference, prediction, pairs.labels.ignore)
-    step = -(-max(reference.shape[-2:]) // SHOWN)
-    image = read_displayed(case, pairs, step) if case.image else None
-    title = ""
-    if reference.ndim == 3:
-        z, depth = most_wrong_slice([agreement]), len(agreement)
-        agreement, image = agreement[z], image[:, z] if image is not None else None
-        title = f"slice {z + 1} of {depth}"
-    agreement = agreement[::step, ::step]
-    figure = Figure(figsize=(8, 4.4) if image is not None else (5, 4.4), layout="constrained")
-    axes = figure.subplots(1, 2 if image is not None else 1, squeeze=False)[0]
-    aspect = spacing[-2] / spacing[-1]
+    """Return a PNG of the masks' agreement and, beside it, of their outlines on the image if there is one."""
+    image, _, (agreement,), aspect, _, title = read_slice([case], pairs, SHOWN)
+    figure = Figure(figsize=(5 if image is None else 8, 4.4), layout="constrained")
+    axes = figure.subplots(1, 1 if image is None else 2, squeeze=False)[0]
     if image is not None:
-        _draw_outlines(axes[0], image, agreement, aspect)
-    _draw_agreement(axes[-1], agreement, aspect)
-    axes[-1].set_title(title, fontsize=9)
+        _show(axes[0], image, aspect, "reference (white), prediction (cyan)")
+        for kinds, colour in (((1, 2, 4), "white"), ((1, 3, 4), "cyan")):
+            draw_outline(axes[0], np.isin(agreement, kinds), colour, 1.5)
+    _show(axes[-1], AGREEMENT_COLOURS[agreement], aspect, title)
     figure.legend(handles=agreement_legend(agreement), loc="outside lower center", ncols=5, frameon=False)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100)
-    return png.getvalue()
+    return picture_file(figure, dpi=100)
 
 
-def read_displayed(case: PredictedCase, pairs: PairReader, step: int) -> Array:
-    """The case's image (C, …, H, W) in 0…1, every step-th pixel.
-
-    Values that are no numbers would leave nothing to see of the others: shown as 0.
-    """
-    image = pairs.read_image(case)[..., ::step, ::step]
-    return displayed(np.nan_to_num(image, nan=0, posinf=0, neginf=0))
+def _show(axes: Axes, picture: Array, aspect: float, title: str) -> None:
+    axes.imshow(picture, aspect=aspect, interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
 
 
 def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> npt.NDArray[np.uint8]:
-    """Position in AGREEMENT of each pixel."""
+    """Return for each pixel the position of its kind in AGREEMENT."""
     kinds = np.where(reference == prediction, np.uint8(1), np.uint8(4))
     kinds[(reference > 0) & (prediction == 0)] = 2
     kinds[(reference == 0) & (prediction > 0)] = 3
@@ -81,34 +110,14 @@ def agreement_map(reference: Array, prediction: Array, ignore: int | None) -> np
     return kinds
 
 
-def most_wrong_slice(agreements: Sequence[Array]) -> int:
-    """The axial slice (first array axis) of a volume with the most wrong voxels, of several predictions together.
-
-    Args:
-        agreements: Each (D, H, W), as `agreement_map` gives it.
-    """
+def _most_wrong_slice(agreements: Sequence[Array]) -> int:
     wrong = sum(((kinds > 1) & (kinds < 5)).sum((1, 2)) for kinds in agreements)
     right = sum((kinds == 1).sum((1, 2)) for kinds in agreements)
     return max(range(len(agreements[0])), key=lambda z: (wrong[z], right[z]))
 
 
-def _draw_outlines(axes: Axes, image: Array, agreement: Array, aspect: float) -> None:
-    axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    for kinds, colour in (((1, 2, 4), "white"), ((1, 3, 4), "cyan")):
-        mask = np.isin(agreement, kinds)
-        if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.5)
-    axes.set_title("reference (white), prediction (cyan)", fontsize=9)
-    axes.set_axis_off()
-
-
-def _draw_agreement(axes: Axes, agreement: Array, aspect: float) -> None:
-    axes.imshow(AGREEMENT_COLOURS[agreement], aspect=aspect, interpolation="nearest")
-    axes.set_axis_off()
-
-
 def agreement_legend(agreement: Array) -> list[Patch]:
-    """A patch for each kind that is there."""
+    """Return a patch for each kind of AGREEMENT in the map, without the background's."""
     return [
         Patch(color=colour, label=kind) for i, (kind, colour) in enumerate(AGREEMENT.items()) if i in agreement and i
     ]

@@ -1,4 +1,4 @@
-"""Score many cases in parallel. The processes import this module, so it stays light."""
+"""Scores of many cases in parallel. Each process imports this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from nnunetv2_guidino.evaluation.metrics import Empty, class_metrics
 from nnunetv2_guidino.evaluation.reading import PairReader
 from nnunetv2_guidino.nnunet.images import stored_pixels
 
-# Memory of a process: libraries, and what a pixel takes where a mask is nearly all surface. Most take a fourth of it
-# (tests/evaluation/test_memory.py).
+# Memory of a process: its libraries, and the bytes per pixel of a mask that is nearly all surface. Most masks need a
+# fourth of that (tests/evaluation/test_memory.py).
 PROCESS_BYTES = 300 << 20
 PIXEL_BYTES = 40
 CONTROL_GROUPS = [
@@ -37,14 +37,20 @@ CONTROL_GROUPS = [
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores one case; sent to the processes."""
+    """Scores one case; every process gets a copy.
+
+    Args:
+        pairs: The reader of the files.
+        empty: The treatment of empty masks, as for `class_metrics`.
+        nsd_tolerance: The tolerance of NSD; None is one pixel, the case's smallest spacing.
+    """
 
     pairs: PairReader
     empty: Empty
-    nsd_tolerance: float | None  # None: one pixel, the smallest spacing of the case
+    nsd_tolerance: float | None
 
     def __call__(self, case: PredictedCase) -> dict[str, Any]:
-        """The case's entry in metric_per_case of summary.json."""
+        """Return the case's entry in metric_per_case of summary.json."""
         reference, prediction, spacing = self.pairs.read(case)
         labels = self.pairs.labels
         valid = None if labels.ignore is None else reference != labels.ignore
@@ -52,8 +58,8 @@ class Scorer:
         tolerance = min(spacing) if self.nsd_tolerance is None else self.nsd_tolerance
         metrics = {}
         for values in labels.classes.values():
-            masks = [_mask(array, as_tuple(values), valid) for array in (reference, prediction)]
-            scores = class_metrics(masks[0], masks[1], spacing, tolerance, self.empty)
+            truth, predicted = (_mask(array, as_tuple(values), valid) for array in (reference, prediction))
+            scores = class_metrics(truth, predicted, spacing, tolerance, self.empty)
             scores["TN"] = number - scores["TP"] - scores["FP"] - scores["FN"]
             metrics[str(values)] = scores
         entry = {"case": case.name, "reference_file": str(case.reference), "prediction_file": str(case.prediction)}
@@ -70,10 +76,13 @@ def _mask(array: npt.NDArray[Any], values: Iterable[int], valid: npt.NDArray[np.
 
 
 def score_cases(scorer: Scorer, cases: Sequence[PredictedCase], processes: int | None = None) -> list[dict[str, Any]]:
-    """Score the cases in parallel, in order, with a progress bar. The first case that cannot be scored raises.
+    """Score the cases in parallel with a progress bar; return the scores in order.
 
     Args:
-        processes: by default as many as nnU-Net would start, but no more than there are cores and memory for.
+        processes: The default is nnU-Net's number, or fewer if there are few cores or little memory.
+
+    Raises:
+        GuidinoError: For the first case that cannot be scored, or if a process died.
     """
     workers = max(1, min(processes or affordable_processes(cases), len(cases)))
     progress = partial(tqdm, total=len(cases), desc="evaluate", unit="case")
@@ -83,11 +92,11 @@ def score_cases(scorer: Scorer, cases: Sequence[PredictedCase], processes: int |
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             return list(progress(pool.map(scorer, cases, chunksize=max(1, min(16, len(cases) // workers)))))
     except BrokenProcessPool as error:
-        raise GuidinoError("a process died, most likely for want of memory: try fewer with -np 1") from error
+        raise GuidinoError("a process died, most likely because memory ran out; use -np 1") from error
 
 
 def affordable_processes(cases: Sequence[PredictedCase]) -> int:
-    """How many processes to start: nnU-Net's number, or fewer where cores or memory are few and images large."""
+    """Return the number of processes to start: nnU-Net's number, or fewer if cores or memory do not suffice."""
     wanted = min(default_num_processes, os.cpu_count() or 1, len(cases))
     memory = available_memory()
     if wanted == 1 or memory is None:
@@ -97,12 +106,12 @@ def affordable_processes(cases: Sequence[PredictedCase]) -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that new processes may take, of the machine and of the container; None where neither says (not Linux)."""
+    """Return the bytes of memory that the machine and the container leave free; None if neither is known."""
     found = []
     with suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     for limit, used in CONTROL_GROUPS:
-        with suppress(OSError, ValueError):  # the other version of control groups, or no limit
+        with suppress(OSError, ValueError):  # another version of control groups, or no limit
             found.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
     return min(found, default=None)

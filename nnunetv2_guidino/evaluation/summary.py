@@ -1,4 +1,4 @@
-"""summary.json: nnU-Net's, extended; how it is made, read, and what it says as a table."""
+"""The summary of an evaluation, nnU-Net's summary.json with more keys: make it, read it, show it as a table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pandas as pd
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.labels import LabelSet
 from nnunetv2_guidino.evaluation.metrics import COLUMNS, COUNTS
-from nnunetv2_guidino.evaluation.text import check_name
 from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.printable import check_name
 
 
 def summarize(results: list[dict[str, Any]], labels: LabelSet, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """nnU-Net's summary (metric_per_case, mean, foreground_mean), with what else is needed to read it: the classes'
-    names, the settings, and how many cases had an empty mask.
+    """Return nnU-Net's summary (metric_per_case, mean, foreground_mean), the classes' names, the settings, and the
+    number of cases with an empty mask.
     """
     classes = {str(values): name for name, values in labels.classes.items()}
     per_class = {key: pd.DataFrame([result["metrics"][key] for result in results]) for key in classes}
-    mean = pd.DataFrame({key: frame.mean() for key, frame in per_class.items()})  # leaves NaN out, as nnU-Net does
+    mean = pd.DataFrame({key: frame.mean() for key, frame in per_class.items()})  # without NaN, as nnU-Net does it
     return {
         "metric_per_case": results,
         "mean": mean.to_dict(),
@@ -43,7 +43,7 @@ def _count_empty(frame: pd.DataFrame) -> dict[str, int]:
 
 
 def case_table(summary: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each case and class: fold, case, class, the metrics, n_ref and n_pred."""
+    """Return one row for each case and class: fold, case, class, the metrics, n_ref and n_pred."""
     rows = [
         {"fold": result.get("fold", ""), "case": result["case"], "class": name}
         | {column: result["metrics"][key][metric] for metric, column in COLUMNS.items()}
@@ -55,14 +55,14 @@ def case_table(summary: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def read_summary(file: Path) -> dict[str, Any]:
-    """A summary.json of `guidino evaluate`.
+    """Read a summary.json of `guidino evaluate`.
 
     Raises:
-        GuidinoError: If it is nnU-Net's own or somebody else's, or if anything is missing that `case_table` needs.
+        GuidinoError: If another program wrote it, or if it lacks a key that `case_table` needs.
     """
     summary = read_json(file, dict)
     if "settings" not in summary:
-        raise GuidinoError(f"{file} was not written by guidino evaluate: score these predictions with it")
+        raise GuidinoError(f"{file} was not written by guidino evaluate; score these predictions with it")
     for key, kind in (("settings", dict), ("classes", dict), ("metric_per_case", list)):
         if not isinstance(summary.get(key), kind) or (not summary[key] and key != "settings"):
             _refuse(file, key)

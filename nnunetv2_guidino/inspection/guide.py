@@ -18,12 +18,12 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.cases import case_names, listing
 from nnunetv2_guidino.evaluation.labels import LabelSet, label_set
 from nnunetv2_guidino.evaluation.reading import read_labels
-from nnunetv2_guidino.evaluation.report import csv
 from nnunetv2_guidino.files import filled_folder
 from nnunetv2_guidino.inspection.files import image_files, save_guide
 from nnunetv2_guidino.inspection.pictures import Pictured, draw_contact_sheets, draw_panel
 from nnunetv2_guidino.inspection.predictor import GuidePredictor
 from nnunetv2_guidino.inspection.scores import guide_scores
+from nnunetv2_guidino.pages import csv
 
 Array = npt.NDArray[Any]
 
@@ -149,7 +149,7 @@ def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder:
 
 def _read_truth(file: Path, reader: type, labels: LabelSet, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Foreground and what is not to be ignored, both (D, H, W) of bool."""
-    reference, *_ = read_labels(file, reader, labels.values, labels.ignore)
+    reference, *_ = read_labels(file, reader, labels, labels.ignore)
     reference = reference.reshape((1, *reference.shape) if reference.ndim == 2 else reference.shape)
     if reference.shape != shape:
         raise GuidinoError(f"{file} has size {reference.shape}, its image has {shape}")

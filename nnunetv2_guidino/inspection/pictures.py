@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from nnunetv2_guidino.display import displayed
+from nnunetv2_guidino.display import displayed, draw_outline
 
 Array = npt.NDArray[Any]
 
@@ -103,14 +103,9 @@ def _draw_plane(axes: dict[str, Axes], case: Pictured, image: Array, plane: Plan
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect=aspect)
         axis.set_axis_off()
         if title == "prediction":
-            _outline(axis, case.prediction[cut], "cyan")
+            draw_outline(axis, case.prediction[cut], "cyan")
         if title != "image" and case.truth is not None:
-            _outline(axis, case.truth[cut], "white")
-
-
-def _outline(axes: Axes, mask: Array, colour: str) -> None:
-    if mask.any() and not mask.all():
-        axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.3)
+            draw_outline(axis, case.truth[cut], "white")
 
 
 def draw_contact_sheets(panels: Sequence[Path], folder: Path) -> list[str]:

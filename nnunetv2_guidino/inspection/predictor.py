@@ -28,6 +28,7 @@ from nnunetv2_guidino.nnunet.descriptions import errors_in
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 from nnunetv2_guidino.plans import check_recorded_guide
+from nnunetv2_guidino.printable import first_line
 
 # To nnU-Net a guide is a region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
@@ -208,5 +209,4 @@ def _unreadable(image_files: Sequence[Path], error: Exception) -> str:
     if len(image_files) > 1 and not str(error):
         names = ", ".join(file.name for file in image_files)
         return f"{image_files[0].parent}: {names} cannot be preprocessed together: they differ in size or spacing"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{image_files[0]} cannot be preprocessed: {reason}"
+    return f"{image_files[0]} cannot be preprocessed: {first_line(error)}"

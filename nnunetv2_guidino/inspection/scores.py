@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from nnunetv2_guidino.dice import THRESHOLD, dice
-from nnunetv2_guidino.evaluation.report import markdown_table
+from nnunetv2_guidino.pages import markdown_table
 
 Array = npt.NDArray[Any]
 
@@ -30,9 +30,9 @@ def guide_scores(guide: Array, truth: Array) -> dict[str, float]:
 
 def summary(table: pd.DataFrame) -> str:
     """Mean ± standard deviation, median, extremes and number of cases of the guide's Dice and AUC, as Markdown."""
-    rows = [["guide", "mean ± sd", "median", "lowest", "highest", "cases"]]
+    rows = []
     for name, column in (("Dice at 0.5", "dice"), ("AUC", "auc")):
         values = table[column].dropna()
         numbers = [f"{value:.3f}" for value in (values.median(), values.min(), values.max())]
         rows.append([name, f"{values.mean():.3f} ± {values.std():.3f}", *numbers, f"{len(values)} of {len(table)}"])
-    return markdown_table(rows)
+    return markdown_table(pd.DataFrame(rows, columns=["guide", "mean ± sd", "median", "lowest", "highest", "cases"]))

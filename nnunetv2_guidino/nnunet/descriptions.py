@@ -13,6 +13,7 @@ from typing import Any
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 from nnunetv2_guidino.plans import read_plans
+from nnunetv2_guidino.printable import first_line
 
 
 @contextmanager
@@ -31,9 +32,8 @@ def errors_in(file: Path, purpose: str) -> Iterator[None]:
         raise GuidinoError(f"{file} {purpose}: there is not enough memory") from error
     except KeyError as error:
         raise GuidinoError(f"{file} {purpose}: the key {error} is missing") from error
-    except Exception as error:  # each of nnU-Net's classes raises errors of its own
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise GuidinoError(f"{file} {purpose}: {lines[0]}") from error
+    except Exception as error:  # each of nnU-Net's classes fails in its own way
+        raise GuidinoError(f"{file} {purpose}: {first_line(error)}") from error
 
 
 def read_dataset_json(file: Path, *needed: str) -> dict[str, Any]:

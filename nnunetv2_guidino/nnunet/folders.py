@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.printable import first_line
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
@@ -34,4 +35,4 @@ def preprocessed_folder(dataset: str) -> Path:
     try:
         return root / maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError, OSError) as error:
-        raise GuidinoError(f"-d {dataset}: {str(error).splitlines()[0]}") from error
+        raise GuidinoError(f"-d {dataset}: {first_line(error)}") from error

@@ -23,6 +23,7 @@ from nnunetv2_guidino.nnunet.descriptions import (
     read_configurations,
     read_dataset_json,
 )
+from nnunetv2_guidino.printable import first_line
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     except MemoryError as error:  # also for a size that a damaged file names
         raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
     except Exception as error:  # zip, pickle and whatever a foreign file asks for
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise GuidinoError(f"{file} cannot be read as a checkpoint, or was cut short: {reason}") from error
+        raise GuidinoError(f"{file} cannot be read as a checkpoint, or was cut short: {first_line(error)}") from error
     kinds = {"trainer_name": str, "init_args": dict, "network_weights": dict}
     for key, kind in kinds.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):

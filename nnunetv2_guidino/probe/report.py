@@ -9,8 +9,8 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_guidino.encoders.registry import align
 from nnunetv2_guidino.files import filled_folder
+from nnunetv2_guidino.printable import align
 from nnunetv2_guidino.probe.measure import Result
 
 

@@ -14,6 +14,7 @@ from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
 from nnunetv2_guidino.plans import first_difference, guide_of, recorded_guide
+from nnunetv2_guidino.printable import first_line
 
 # The encoder may lie elsewhere and the libraries may be others; its weights' hash and architecture are compared.
 OF_ONE_FOLD = ("encoder", "versions")
@@ -138,5 +139,5 @@ def guide_of_checkpoint(file: Path) -> GuideConfig | None:
     except GuidinoError:
         raise
     except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from nnunetv2_guidino.display import displayed
+from nnunetv2_guidino.display import displayed, draw_outline
 from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.lists import LOSS_TERMS
@@ -151,8 +151,7 @@ class GuideProgress:
         columns = [self._thumbnails(), *(colours(self.guides[n])[..., :3] for n in finished)]
         axes.imshow(np.hstack([_stacked(tiles, 1) for tiles in columns]))
         outline = np.tile(_stacked(_resized(self.masks[:, None], self.tile)[..., 0] > 0.5, False), len(columns))
-        if outline.any():
-            axes.contour(outline, levels=[0.5], colors="white", linewidths=0.8)
+        draw_outline(axes, outline, "white", 0.8)
         width = outline.shape[1] / len(columns)
         titles = ["image", *("before training" if n == 0 else f"after {n} epoch{'s' * (n > 1)}" for n in finished)]
         axes.set_xticks([width * (i + 0.5) for i in range(len(columns))], titles, fontsize=8)

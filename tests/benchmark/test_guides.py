@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from nnunetv2_guidino.benchmark import guides
-from nnunetv2_guidino.benchmark.guide_tables import beside_segmentations, case_rows, training_rows
-from nnunetv2_guidino.benchmark.guides import KeptGuide, keep_guides
+from nnunetv2_guidino.benchmark.guides import KeptGuide, case_rows, guides_and_segmentations, keep_guides, training_rows
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.inspection.calibration import Histogram, histogram
@@ -106,7 +105,7 @@ def test_finding_nothing_where_nothing_is_counts_beside_a_false_alarm():
     (row,) = training_rows([right, alarm]).to_dict("records")
     assert (row["cases"], row["guide_dice"], row["segmentation_dice"]) == (1, 1, 0)
     cases = case_rows([right, alarm]).assign(method="guided", run="0")
-    (beside,) = beside_segmentations(cases).to_dict("records")
+    (beside,) = guides_and_segmentations(cases).to_dict("records")
     assert beside["above_guide"] == -1
     (row,) = training_rows([right]).to_dict("records")
     assert row["cases"] == 0
@@ -123,7 +122,7 @@ def test_beside_segmentations_are_paired_in_cases_and_seeds():
         for i in range(20)
         for name in ("a", "b")
     ]
-    table = beside_segmentations(pd.DataFrame(rows)).set_index("class")
+    table = guides_and_segmentations(pd.DataFrame(rows)).set_index("class")
     assert list(table.index) == ["a", "b", "foreground mean"]
     for name in table.index:
         of_class = table.loc[name]

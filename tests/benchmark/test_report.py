@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from nnunetv2_guidino.benchmark.report import Results, _html, write_report
-from nnunetv2_guidino.benchmark.summary import summarize
+from nnunetv2_guidino.benchmark.report import Results, report_sections, summarize, write_report
+from nnunetv2_guidino.pages import html
 
 
 def results() -> Results:
@@ -106,6 +106,6 @@ def test_a_benchmark_without_guides_or_comparison_has_a_report():
     assert "guide_dice" not in without_guides
     for summary, comparison in ((without_guides, made.comparison), (nothing, nothing)):
         few = Results(summary, made.runs, comparison, comparison, nothing, nothing, nothing, nothing, made.curves)
-        text = _html("title", few, {}, [])
+        text = html("title", report_sections(few, {}, []))
         assert "guide alone" not in text
         assert "<h2>Training</h2>" in text

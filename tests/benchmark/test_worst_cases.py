@@ -8,8 +8,7 @@ import pytest
 from evaluation_data import square, write_pngs
 from PIL import Image
 
-from nnunetv2_guidino.benchmark.side_by_side import Shown, draw_side_by_side
-from nnunetv2_guidino.benchmark.worst_cases import choose_worst
+from nnunetv2_guidino.benchmark.worst_cases import Shown, choose_worst, draw_side_by_side
 from nnunetv2_guidino.evaluation.cases import PredictedCase
 from nnunetv2_guidino.evaluation.labels import LabelSet
 from nnunetv2_guidino.evaluation.reading import PairReader, find_reader

@@ -122,7 +122,7 @@ def test_seeds_on_different_cases(tmp_path):
 
 
 def test_runs_that_are_none(tmp_path):
-    with pytest.raises(GuidinoError, match=r"has no summary\.json: run guidino evaluate first"):
+    with pytest.raises(GuidinoError, match=r"has no summary\.json; run guidino evaluate first"):
         load_runs(parse_runs([str(tmp_path)]))
     (tmp_path / "summary.json").write_text('{"mean": {}}')
     with pytest.raises(GuidinoError, match="was not written by guidino evaluate"):

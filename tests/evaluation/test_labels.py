@@ -104,7 +104,7 @@ def test_labels_of_the_predictions_that_do_not_fit(predicted, message, guidino, 
 
 
 def test_one_value_cannot_stand_for_two():
-    with pytest.raises(GuidinoError, match="the value 1 of b stands for something else already"):
+    with pytest.raises(GuidinoError, match="the value 1 of b stands for another class already"):
         translation(LabelSet({"a": 1, "b": 1}), LabelSet({"a": 1, "b": 2}))
 
 

@@ -40,13 +40,13 @@ def test_incomplete_validation_is_an_error(how, model_folder, guidino, monkeypat
     match how:
         case "folder":
             (model_folder / "fold_2").mkdir()
-            message = r"fold_2/validation does not exist: finish this fold with nnUNetv2_train … --val"
+            message = r"fold_2/validation does not exist; finish this fold with nnUNetv2_train … --val"
         case "case":
             (model_folder / "fold_1" / "validation" / "d.png").unlink()
             message = r"1 case \(d\) of the split of fold 1 missing in .*fold_1/validation"
         case "split":
             write_pngs(model_folder / "fold_7" / "validation", {"a": square(5, 5)})
-            message = r"splits_final\.json has 2 folds, not a fold 7"
+            message = r"splits_final\.json has 2 folds; there is no fold 7"
         case "preprocessed":
             monkeypatch.delenv("nnUNet_preprocessed")
             message = "nnUNet_preprocessed is not set"

@@ -3,10 +3,11 @@
 import csv
 import re
 
+import pandas as pd
 import pytest
 from evaluation_data import rows, square, write_pngs, write_summary
 
-from nnunetv2_guidino.evaluation.text import in_csv, in_latex, in_markdown
+from nnunetv2_guidino.pages import in_csv, in_markdown, latex
 
 NAMES = [
     "=HYPERLINK(1)",
@@ -48,11 +49,17 @@ def test_names_of_cases_and_classes(name, guidino, tmp_path):
         assert not [cell for cell in cells if cell.startswith(("=", "+", "@")) or re.match(r"-[^\d.]", cell)]
 
 
+def in_latex(text: str) -> str:
+    """The cell of a table, which its header shows too."""
+    header, cell = re.findall(r"x & (.*?) \\\\", latex(pd.DataFrame({"x": ["x"], text: [text]})))
+    assert header == cell
+    return cell
+
+
 def test_in_latex():
-    assert in_latex(r"a_b & 50% $5 #1 {x} ~ ^ \ <") == (
-        r"a\_b \& 50\% \$5 \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \textless{}"
-    )
-    assert in_latex("1 ± 2 ↑") == r"1 $\pm$ 2 $\uparrow$"
+    assert in_latex(r"a_b & 50% $5 #1 {x}") == r"a\_b \& 50\% \$5 \#1 \{x\}"
+    assert in_latex(r"a~b^c\d<e") == r"a\textasciitilde b\textasciicircum c\textbackslash d\textless{}e"
+    assert in_latex("1 ± 2 ↑ – |") == r"1 $\pm$ 2 $\uparrow$ -- \textbar{}"
 
 
 def test_in_markdown():

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_guidino.benchmark.plots import as_png, differences, heading, low_data
+from nnunetv2_guidino.benchmark.plots import CELL, differences, heading, low_data
+from nnunetv2_guidino.benchmark.report import with_interval
 from nnunetv2_guidino.benchmark.settings import read_yaml
-from nnunetv2_guidino.benchmark.summary import CELL
-from nnunetv2_guidino.benchmark.tables import number, with_interval
+from nnunetv2_guidino.display import picture_file
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
-from nnunetv2_guidino.evaluation.report import markdown_table
 from nnunetv2_guidino.inspection.guide_alone import ANY_CLASS
+from nnunetv2_guidino.pages import markdown_table, number
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, BENCHMARKS = DOCS / "explanation" / "does_it_help.md", DOCS / "benchmarks"
@@ -37,7 +37,7 @@ def read_summary(name: str, benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
     return pd.read_csv(benchmarks / f"{name}.csv", dtype={"training_cases": str})
 
 
-def table(summary: pd.DataFrame) -> list[list[str]]:
+def table(summary: pd.DataFrame) -> pd.DataFrame:
     """A row for each method, of one data set: the foreground's scores, and the guide's for what the guide is for."""
     scores = {
         "Dice": ("dice", ""),
@@ -45,7 +45,7 @@ def table(summary: pd.DataFrame) -> list[list[str]]:
         "IoU": ("iou", ""),
         "Δ IoU": ("iou_difference", "+"),
     }
-    rows = [["method", *scores, "guide alone", "above it", "its best", "ECE", "trainings", "s each"]]
+    rows = []
     for method, of_method in summary.groupby("method", sort=False):
         by_class = of_method.set_index("class")
         values = by_class.loc[FOREGROUND]
@@ -54,7 +54,8 @@ def table(summary: pd.DataFrame) -> list[list[str]]:
         row += [number(guide.get("guide_dice"), 100), with_interval(guide, "above_guide", "+") or "–"]
         row += [number(guide.get("best_dice"), 100), number(guide.get("calibration_error"), digits=3)]
         rows.append([*row, *(number(values[column], digits=0) for column in ("trainings", "seconds"))])
-    return rows
+    columns = ["method", *scores, "guide alone", "above it", "its best", "ECE", "trainings", "s each"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
@@ -64,7 +65,7 @@ def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
         parts += [f"**{heading(names)}**", markdown_table(table(of_cell))]
     if summary["training_cases"].nunique() > 1:
         file = pictures / f"help_{name}.png"
-        file.write_bytes(as_png(low_data(summary), dpi=110))
+        file.write_bytes(picture_file(low_data(summary), dpi=110))
         parts.append(f"![Dice over the number of training cases, with 95 % intervals]({file.name})")
     return "\n\n".join(parts) + "\n"
 
@@ -86,7 +87,7 @@ def page(text: str, benchmarks: Path, pictures: Path) -> str:
     )
     if names and ALL.search(text):
         of_plain = {name: rows for name, rows in summaries.items() if rows["method"].iloc[0].startswith("plain")}
-        (pictures / "help.png").write_bytes(as_png(differences(joined(of_plain, benchmarks)), dpi=110))
+        (pictures / "help.png").write_bytes(picture_file(differences(joined(of_plain, benchmarks)), dpi=110))
         picture = "![Mean paired differences in Dice from plain nnU-Net, with 95 % intervals](help.png)"
         text = ALL.sub(lambda found: f"{found[1]}\n{picture}\n\n{found[2]}", text)
     return text
