@@ -1,4 +1,4 @@
-"""From a matrix to its report, from a notebook or for `guidino benchmark`."""
+"""Run a matrix of trainings and report it, from Python or for `guidino benchmark`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunetv2_guidino.benchmark.derive import Preparation
 from nnunetv2_guidino.benchmark.job import Job
-from nnunetv2_guidino.benchmark.local import Say, places, run_local
+from nnunetv2_guidino.benchmark.local import Log, places, run_local
 from nnunetv2_guidino.benchmark.matrix import Matrix, find_matrix, read_matrix
 from nnunetv2_guidino.benchmark.prepare import check_folds, dataset_names, missing_steps
 from nnunetv2_guidino.benchmark.script import write_script
@@ -23,14 +23,14 @@ LAUNCHERS = ("local", "slurm", "commands")
 
 @dataclass(frozen=True)
 class Launch:
-    """Who runs the trainings, and how.
+    """How the trainings are run.
 
     Args:
         launcher: "local", "slurm", or "commands", which writes a shell script and runs nothing.
         device: As nnU-Net's -device takes it.
-        jobs: At once on this machine; None: one on each GPU, one on a CPU.
-        processes: For planning and preprocessing; None: nnU-Net's number.
-        slurm: What to ask Slurm for.
+        jobs: The number of trainings at once on this machine; None is one for each GPU, or one on a CPU.
+        processes: The processes of planning and preprocessing; None is nnU-Net's number.
+        slurm: The resources to request from Slurm.
     """
 
     launcher: str = "local"
@@ -42,12 +42,12 @@ class Launch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a benchmark ended.
+    """The outcome of a benchmark.
 
     Args:
-        jobs: All its trainings.
-        failed: Those that ended with an error this time.
-        written: The report, or the script; None where nothing is done yet.
+        jobs: All trainings.
+        failed: The trainings that ended with an error in this run.
+        written: The report or the script; None if no training has finished.
     """
 
     jobs: list[Job]
@@ -62,22 +62,23 @@ def benchmark(
     datasets: list[str] | None = None,
     launch: Launch | None = None,
     dry_run: bool = False,
-    say: Say = print,
+    log: Log = print,
 ) -> Outcome:
-    """Run what of a matrix is missing, and report what is done.
+    """Run the missing trainings of a matrix, and report the finished ones.
 
-    Plans and preprocessed data that are missing are made, finished trainings kept, interrupted ones resumed; one that
-    fails does not stop the rest.
+    The function makes missing plans and preprocessed data, keeps finished trainings and resumes interrupted ones. A
+    training that fails does not stop the others.
 
     Args:
-        matrix: A YAML file, or the name of a preset.
-        output: For the report and its tables; default: guidino_benchmark/NAME in the working directory.
-        datasets: Names or numbers, in place of those in the file.
-        dry_run: Only say which commands would run.
-        say: Prints a line.
+        matrix: A YAML file or the name of a preset.
+        output: The folder of the report and its tables; the default is guidino_benchmark/NAME in the working directory.
+        datasets: Names or numbers of data sets that replace those in the file.
+        launch: How the trainings are run.
+        dry_run: Only list the commands.
+        log: The function that prints a line.
 
     Raises:
-        GuidinoError: For whatever is wrong with the matrix, the data or this machine; before any training starts.
+        GuidinoError: If the matrix, the data or this machine is unfit; no training has started then.
     """
     launch = launch or Launch()
     if launch.launcher not in LAUNCHERS:
@@ -88,47 +89,47 @@ def benchmark(
     jobs = checked.jobs(names, folder_of("nnUNet_results"), launch.device)
     steps = [step for name in names.values() for step in missing_steps(checked, name, launch.processes)]
     if dry_run or launch.launcher == "commands":
-        return _write_or_say(checked, output, jobs, steps, dry_run, say)
+        return _write_or_list(checked, output, jobs, steps, dry_run, log)
     where = places(launch.device, launch.jobs) if launch.launcher == "local" else []
     for name in names.values():
-        _prepare(checked, name, launch, say)
+        _prepare(checked, name, launch, log)
     queued = queue() if launch.launcher == "slurm" else {}
     states = {job: state_of(job, queued) for job in jobs}
-    say(f"{checked.title}: {len(jobs)} trainings; {_counted(states)}")
+    log(f"{checked.title}: {len(jobs)} trainings; {_counted(states)}")
     done = [job for job, state in states.items() if state is State.DONE]
     left = [job for job in jobs if job not in set(done)]
     if launch.launcher == "slurm":
-        failed = run_slurm(left, launch.slurm, output / "slurm", say)
+        failed = run_slurm(left, launch.slurm, output / "slurm", log)
     else:
-        failed = run_local(left, done, where, say)
-    from nnunetv2_guidino.benchmark.collect import collect  # brings torch, which takes seconds and is needed only here
+        failed = run_local(left, done, where, log)
+    from nnunetv2_guidino.benchmark.collect import collect  # imports torch, which takes seconds
 
-    return Outcome(jobs, failed, collect(checked, jobs, output, say))
+    return Outcome(jobs, failed, collect(checked, jobs, output, log))
 
 
-def _prepare(matrix: Matrix, name: str, launch: Launch, say: Say) -> None:
-    """Make what is missing. Each step may show what is missing next: the configurations of new plans, for example."""
+def _prepare(matrix: Matrix, name: str, launch: Launch, log: Log) -> None:
+    """Make missing plans and data. A step may reveal the next one, such as the configurations of new plans."""
     made: list[list[str]] = []
     while steps := missing_steps(matrix, name, launch.processes):
         if steps[0].command in made:
             raise GuidinoError(f"{shlex.join(steps[0].command)} ended, but left out what it was asked for")
-        say(shlex.join(steps[0].command))
+        log(shlex.join(steps[0].command))
         steps[0].make()
         made.append(steps[0].command)
     check_folds(matrix, name)
 
 
-def _write_or_say(
-    matrix: Matrix, output: Path, jobs: list[Job], preparation: list[Preparation], dry_run: bool, say: Say
+def _write_or_list(
+    matrix: Matrix, output: Path, jobs: list[Job], preparation: list[Preparation], dry_run: bool, log: Log
 ) -> Outcome:
     states = {job: state_of(job) for job in jobs}
     left = [job for job, state in states.items() if state is not State.DONE]
     if dry_run:
         for step in preparation:
-            say(shlex.join(step.command))
+            log(shlex.join(step.command))
         for job in left:
-            say(shlex.join(job.command(*resume_options(job.folder))))
-        say(f"{len(preparation)} commands that prepare, {len(left)} of {len(jobs)} trainings; {_counted(states)}")
+            log(shlex.join(job.command(*resume_options(job.folder))))
+        log(f"{len(preparation)} commands that prepare, {len(left)} of {len(jobs)} trainings; {_counted(states)}")
         return Outcome(jobs, [], None)
     script = output / f"{matrix.file.stem}.sh"
     output.mkdir(parents=True, exist_ok=True)

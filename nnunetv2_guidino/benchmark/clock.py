@@ -1,4 +1,4 @@
-"""How long it will still take, as far as finished trainings tell."""
+"""Estimates of the remaining time from finished trainings."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ Kind = tuple[str, str, str]
 
 
 class Clock:
-    """Learns from finished trainings how long one of each kind takes."""
+    """Estimates the time of each kind of training from finished ones."""
 
     def __init__(self) -> None:
         self.seconds: dict[Kind, list[float]] = defaultdict(list)
 
     def learn(self, kind: Kind, seconds: float) -> None:
-        """A training ran from its beginning to its end."""
+        """Record the time of a training that ran without a break."""
         self.seconds[kind].append(seconds)
 
     def expected(self, kind: Kind) -> float | None:
-        """The mean of its kind, else of all; None before anything is known."""
+        """Return the mean time of its kind, else of all trainings; None without any."""
         known = self.seconds.get(kind) or [value for values in self.seconds.values() for value in values]
         return sum(known) / len(known) if known else None
 
     def to_go(self, running: Iterable[tuple[Kind, float]], waiting: Sequence[Kind], places: int) -> float | None:
-        """Seconds until everything has ended; None before anything is known.
+        """Return the seconds until the last training ends; None if no time is known.
 
         Args:
-            running: Kind of each that runs, and for how many seconds it has.
-            waiting: Kinds in the order in which they will start.
-            places: How many run at once.
+            running: The kind of each running training and its seconds so far.
+            waiting: The kinds of the waiting trainings in their order.
+            places: The number of trainings at once.
         """
         if not self.seconds:
             return None
@@ -43,7 +43,7 @@ class Clock:
 
 
 def in_words(seconds: float | None) -> str:
-    """About how long, in a unit that suits."""
+    """Return the remaining time as text, in seconds, minutes or hours."""
     if seconds is None:
         return "time to go: known when the first has ended"
     if seconds < 90:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nnunetv2_guidino.benchmark.guides import KeptGuide, case_rows, guides_and_segmentations, keep_guides, training_rows
 from nnunetv2_guidino.benchmark.job import Job
-from nnunetv2_guidino.benchmark.local import Say
+from nnunetv2_guidino.benchmark.local import Log
 from nnunetv2_guidino.benchmark.matrix import Matrix
 from nnunetv2_guidino.benchmark.report import Results, summarize, write_report
 from nnunetv2_guidino.benchmark.state import is_done, seconds_of, state_of
@@ -53,7 +53,7 @@ class Compared(NamedTuple):
     beside: pd.DataFrame  # the result of guides_and_segmentations
 
 
-def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path | None:
+def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, log: Log) -> Path | None:
     """Write the tables and report.html of the finished trainings; return the report's path, or None without any.
 
     The report compares methods on the folds and seeds that all of them have finished, and notes what it leaves out. The
@@ -63,7 +63,7 @@ def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path
     if not done:
         return None
     notes: list[str] = []
-    guides = keep_guides(done, output, say, notes)
+    guides = keep_guides(done, output, log, notes)
     compared: list[Compared] = []
     worst: list[pd.DataFrame] = []
     pictures: dict[str, list[tuple[str, bytes]]] = {}
@@ -97,7 +97,7 @@ def collect(matrix: Matrix, jobs: Sequence[Job], output: Path, say: Say) -> Path
         curves=_joined([_labelled(training_curve(job), _identity(job)) for job in done]),
     )
     for note in notes:
-        say(f"note: {note}")
+        log(f"note: {note}")
     return write_report(output, matrix.title, results, pictures, notes)
 
 

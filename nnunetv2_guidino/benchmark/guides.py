@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from nnunetv2_guidino.benchmark.job import Job
-from nnunetv2_guidino.benchmark.local import Say
+from nnunetv2_guidino.benchmark.local import Log
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.evaluation.intervals import mean_intervals
 from nnunetv2_guidino.evaluation.metrics import FOREGROUND
@@ -84,7 +84,7 @@ class KeptGuide:
         return [status.st_size, status.st_mtime_ns, BINS]
 
 
-def keep_guides(jobs: Sequence[Job], output: Path, say: Say, notes: list[str]) -> dict[Job, KeptGuide]:
+def keep_guides(jobs: Sequence[Job], output: Path, log: Log, notes: list[str]) -> dict[Job, KeptGuide]:
     """Return the guides of finished trainings; score them first unless their scores come from the present checkpoint.
 
     Args:
@@ -98,7 +98,7 @@ def keep_guides(jobs: Sequence[Job], output: Path, say: Say, notes: list[str]) -
             if not guide.is_current():
                 if guide_of_checkpoint(job.folder / CHECKPOINT) is None:
                     continue
-                say(f"the guide alone: {job.label}")
+                log(f"the guide alone: {job.label}")
                 guide.make()
             kept[job] = guide
         except Exception as error:  # any error of a library or device: the report comes without this guide

@@ -11,16 +11,16 @@ class Job:
     """A training of one method on one fold with one seed.
 
     Args:
-        dataset: nnU-Net's whole name, Dataset501_KvasirSEG.
-        configuration: Such as 2d.
-        method: What the matrix calls it.
-        plans: Name of the plans.
-        trainer: Whole name, with length, cases and seed.
+        dataset: The data set's full name, such as Dataset501_KvasirSEG.
+        configuration: The configuration, such as 2d.
+        method: The method's name in the matrix.
+        plans: The name of the plans.
+        trainer: The trainer's full name with length, cases and seed.
         fold: A number, or all.
-        seed: None: the trainer has none.
-        cases: Of the fold's training cases, how many are used; None: all.
-        results: nnUNet_results.
-        device: As nnU-Net's -device takes it.
+        seed: The seed; None if the trainer has none.
+        cases: The number of training cases; None is all cases of the fold.
+        results: The folder nnUNet_results.
+        device: The value of nnU-Net's -device.
     """
 
     dataset: str
@@ -36,22 +36,22 @@ class Job:
 
     @property
     def model_folder(self) -> Path:
-        """Where nnU-Net puts the model, all folds of it."""
+        """nnU-Net's folder of the model with all its folds."""
         return self.results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
 
     @property
     def folder(self) -> Path:
-        """Where nnU-Net puts this fold of it."""
+        """nnU-Net's folder of this fold."""
         return self.model_folder / f"fold_{self.fold}"
 
     @property
     def log(self) -> Path:
-        """Everything that the command prints, of all starts."""
+        """The file with the output of all starts of the command."""
         return self.folder / "guidino_benchmark.log"
 
     @property
     def label(self) -> str:
-        """What tells it from the others, in words."""
+        """The name that tells it from the other trainings."""
         parts = [self.dataset, self.configuration, self.method, f"fold {self.fold}"]
         parts += [f"{self.cases} cases"] if self.cases else []
         parts += [f"seed {self.seed}"] if self.seed is not None else []
@@ -59,10 +59,10 @@ class Job:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """Jobs of one kind take about the same time."""
+        """The kind of training; trainings of one kind take about the same time."""
         return self.dataset, self.configuration, self.method
 
     def command(self, *options: str) -> list[str]:
-        """nnU-Net's command."""
+        """Return nnU-Net's command with further options."""
         where = [self.dataset, self.configuration, self.fold, "-tr", self.trainer, "-p", self.plans]
         return ["nnUNetv2_train", *where, "-device", self.device, *options]

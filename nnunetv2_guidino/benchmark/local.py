@@ -17,22 +17,23 @@ from nnunetv2_guidino.benchmark.run import Run, RunsElsewhereError
 from nnunetv2_guidino.benchmark.state import State, last_lines, seconds_of
 from nnunetv2_guidino.errors import GuidinoError
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Place(NamedTuple):
-    """Where one training runs beside the others: variables to set, and the cores to keep to (none: all)."""
+    """The place of one training beside others: the variables to set, and its cores (empty: all cores)."""
 
     environment: dict[str, str]
     cores: tuple[int, ...] = ()
 
 
 def places(device: str, jobs: int | None) -> list[Place]:
-    """Where trainings run beside each other.
+    """Return the places of trainings that run at the same time.
 
     Args:
-        device: cuda: one on each GPU; `jobs` are dealt out to the GPUs in turn. Else `jobs` (default 1) on as many
-            shares of the cores.
+        device: With "cuda", `jobs` trainings (default: one for each GPU) are dealt out to the GPUs in turn. Otherwise
+            `jobs` trainings (default 1) share the cores equally.
+        jobs: The number of trainings at once.
 
     Raises:
         GuidinoError: If there is no GPU, or there are more jobs than cores.
@@ -51,20 +52,20 @@ def places(device: str, jobs: int | None) -> list[Place]:
     if count > cores:
         raise GuidinoError(f"--jobs {count}: there are {cores} cores to share")
     threads = cores // count
-    # threads that wait by spinning starve the other processes; Python from 3.13 on counts as many cores as it is told
+    # threads that spin while they wait starve other processes; Python from 3.13 on obeys PYTHON_CPU_COUNT
     variables = {"OMP_NUM_THREADS": str(threads), "PYTHON_CPU_COUNT": str(threads), "OMP_WAIT_POLICY": "passive"}
     variables |= _share(cores, count, 2)
     return [Place(variables, tuple(numbers[i * threads : (i + 1) * threads])) for i in range(count)]
 
 
 def _share(cores: int, count: int, most: int) -> dict[str, str]:
-    """nnU-Net's processes beside the training, where the user has not said how many."""
+    """Return the number of nnU-Net's processes beside the training, unless the user has set it."""
     number = str(max(1, min(most, cores // count)))
     return {name: number for name in ("nnUNet_n_proc_DA", "nnUNet_def_n_proc") if name not in os.environ}
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can say of each GPU that it allows now."""
+    """Return the values of CUDA_VISIBLE_DEVICES that select one visible GPU each."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
     if shutil.which("nvidia-smi") is None:
@@ -73,16 +74,16 @@ def visible_gpus() -> list[str]:
     return [str(i) for i, line in enumerate(x for x in listed.stdout.splitlines() if x.startswith("GPU "))]
 
 
-def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place], say: Say) -> list[Job]:
-    """Run trainings, as many at once as there are places; those that failed.
+def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place], log: Log) -> list[Job]:
+    """Run trainings, one in each place at a time, and return those that failed.
 
-    A signal to this process ends them at once; started again, they resume.
+    A signal to this process ends all of them at once. Another run resumes them.
 
     Args:
-        jobs: What is to do.
-        done: Earlier ones, which tell how long one takes.
-        places: Where they run.
-        say: Prints a line.
+        jobs: The trainings to run.
+        done: Finished trainings, from which the time of one is estimated.
+        places: The places.
+        log: The function that prints a line.
     """
     clock = Clock()
     for job in done:
@@ -92,7 +93,7 @@ def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place],
     with _signals_end_this():
         try:
             while waiting or running:
-                _start(waiting, running, places, say)
+                _start(waiting, running, places, log)
                 for number, run in list(running.items()):
                     if state := run.poll():
                         del running[number]
@@ -101,10 +102,10 @@ def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place],
                         going = [(other.job.kind, other.seconds) for other in running.values()]
                         left = clock.to_go(going, [job.kind for job in waiting], len(places))
                         time_left = f"; {in_words(left)}" if waiting or running else ""
-                        say(f"[{ended}/{len(jobs)}] {state.value}: {run.job.label}, {run.seconds:.0f} s{time_left}")
+                        log(f"[{ended}/{len(jobs)}] {state.value}: {run.job.label}, {run.seconds:.0f} s{time_left}")
                         if state is State.FAILED:
                             failed.append(run.job)
-                            say(failure(run.job))
+                            log(failure(run.job))
                 time.sleep(0.1)
         finally:
             for run in running.values():
@@ -112,14 +113,14 @@ def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place],
     return failed
 
 
-def _start(waiting: list[Job], running: dict[int, Run], places: Sequence[Place], say: Say) -> None:
+def _start(waiting: list[Job], running: dict[int, Run], places: Sequence[Place], log: Log) -> None:
     for number, place in enumerate(places):
         while waiting and number not in running:
             job = waiting.pop(0)
             try:
                 running[number] = Run(job, place.environment, place.cores)
             except RunsElsewhereError:
-                say(f"left to whoever runs it: {job.label}")
+                log(f"left to whoever runs it: {job.label}")
 
 
 def _learn(clock: Clock, run: Run, state: State) -> None:
@@ -129,13 +130,13 @@ def _learn(clock: Clock, run: Run, state: State) -> None:
 
 
 def failure(job: Job) -> str:
-    """The last lines of a failed training's log, and where it lies."""
+    """Return the last lines of a failed training's log, with its path."""
     return "\n".join([f"  {job.log}:", *(f"  | {line}" for line in last_lines(job.log))])
 
 
 @contextmanager
 def _signals_end_this() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave through the same door as Ctrl-C."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C."""
 
     def leave(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt

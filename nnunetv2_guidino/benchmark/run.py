@@ -1,4 +1,4 @@
-"""One training as a child process: resumed where it stopped, everything in one log, never two of the same at once."""
+"""One training as a child process with one log; it resumes, and never runs twice at the same time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from nnunetv2_guidino.benchmark.job import Job
-from nnunetv2_guidino.benchmark.state import BEGIN, END, State, is_done, resume_options, take
+from nnunetv2_guidino.benchmark.state import BEGIN, END, State, is_done, lock_training, resume_options
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet import leave_with_parent
 
 
 def executable(command: str) -> str:
-    """Where a command of this environment lies; raises GuidinoError where it is not."""
+    """Return the path of a command in this environment; raise GuidinoError if it is missing."""
     found = shutil.which(command, path=str(Path(sys.executable).parent))
     if found is None:
         raise GuidinoError(f"{command} is not beside {sys.executable}: install nnunetv2 into this environment")
@@ -28,12 +28,12 @@ def executable(command: str) -> str:
 
 
 class Run:
-    """A training that runs. It ends with this process, however that ends.
+    """A running training. It ends when this process ends, even by a kill.
 
     Args:
-        job: The training, which this process holds from now on.
+        job: The training; this process locks it.
         environment: Variables to set beside those of this process.
-        cores: The only ones that it may use; none named: all.
+        cores: The cores that the training may use; an empty collection is all cores.
 
     Raises:
         RunsElsewhereError: If another process runs this training.
@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, job: Job, environment: Mapping[str, str], cores: Collection[int] = ()):
         self.job, self.begun = job, time.monotonic()
-        lock = take(job.folder)
+        lock = lock_training(job.folder)
         if lock is None:
             raise RunsElsewhereError(job.label)
         self.lock = lock
@@ -61,11 +61,11 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """The seconds since the start."""
         return time.monotonic() - self.begun
 
     def poll(self) -> State | None:
-        """DONE or FAILED once it has ended; None until then."""
+        """Return DONE or FAILED after the training has ended, and None before."""
         code = self.child.poll()
         if code is None:
             return None
@@ -77,7 +77,7 @@ class Run:
         return State.DONE if code == 0 else State.FAILED
 
     def end(self) -> None:
-        """Kill it with all its workers."""
+        """Kill the training with all its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait()
@@ -98,7 +98,7 @@ class RunsElsewhereError(Exception):
 
 @contextlib.contextmanager
 def _signals_kept_back() -> Iterator[None]:
-    """Slurm sends a job's warnings to all its processes; those started here do not see them, this one does."""
+    """Hide Slurm's warnings from the child: Slurm sends them to all processes of a job, and this one handles them."""
     warnings = {signal.SIGUSR1, signal.SIGUSR2}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, warnings)
     try:
@@ -109,10 +109,10 @@ def _signals_kept_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_cores(cores: Collection[int]) -> Iterator[None]:
-    """Those started here keep to these cores.
+    """Bind the processes that start here to these cores.
 
-    On the CPU nnU-Net takes as many threads as the machine has cores, whatever OMP_NUM_THREADS says, and below that
-    number OMP_THREAD_LIMIT makes torch wait for ever for threads that never come.
+    On the CPU nnU-Net uses as many threads as the machine has cores, whatever OMP_NUM_THREADS is. A smaller
+    OMP_THREAD_LIMIT makes torch wait forever for threads that never start.
     """
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield
@@ -126,7 +126,7 @@ def _on_cores(cores: Collection[int]) -> Iterator[None]:
 
 
 def run_to_end(job: Job, environment: Mapping[str, str]) -> State:
-    """Run a training, unless it is done; DONE or FAILED. Whatever leaves this function ends it."""
+    """Run a training unless it is done, and return its state. An exception in this function ends the training."""
     if is_done(job.folder):
         return State.DONE
     try:

@@ -1,4 +1,4 @@
-"""The trainings as a shell script of nnU-Net's own commands, for any scheduler."""
+"""A shell script of nnU-Net's own commands that runs the trainings under any scheduler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_script(
     """Write the script; raises GuidinoError if it cannot be written.
 
     Args:
-        preparation: Commands that make what is missing, each with the file that needs none once it is there.
+        preparation: Commands that make missing plans and data, each with the file that makes it unnecessary.
     """
     lines = [_HEAD.format(title=" ".join(title.split()), count=len(jobs), name=shlex.quote(file.name))]
     if preparation:

@@ -1,4 +1,4 @@
-"""Trainings through Slurm, by submitit: one array, one log for each, requeued on preemption and at the time limit."""
+"""Trainings on Slurm by submitit: one array, a log for each, a requeue on preemption and at the time limit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.benchmark.job import Job
-from nnunetv2_guidino.benchmark.local import Say, failure
+from nnunetv2_guidino.benchmark.local import Log, failure
 from nnunetv2_guidino.benchmark.run import run_to_end
 from nnunetv2_guidino.benchmark.state import State, slurm_job, state_of
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_text
 
 POLL_SECONDS = 5.0
-MOST_SILENT = 120  # times that Slurm may leave a question unanswered
+MOST_SILENT = 120  # questions in a row that Slurm may leave unanswered
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """What to ask Slurm for, for each training.
+    """The resources to request from Slurm for each training.
 
     Args:
-        partition: None: the cluster's default.
-        gpus: None: one where the device is cuda.
-        minutes: Time limit; what is not finished by then is requeued and resumes.
-        cpus: Cores.
-        memory: In GB; None: the cluster's default.
-        at_once: How many of the array may run at once.
-        requeues: How often a time limit may requeue.
+        partition: The partition; None is the cluster's default.
+        gpus: The number of GPUs; None is one if the device is cuda.
+        minutes: The time limit; an unfinished training is requeued and resumes.
+        cpus: The number of cores.
+        memory: The memory in GB; None is the cluster's default.
+        at_once: The number of trainings of the array that may run at once.
+        requeues: The number of requeues at a time limit.
     """
 
     partition: str | None = None
@@ -45,43 +45,43 @@ class Slurm:
 
 
 class Training:
-    """What Slurm runs: the training from where it stopped, so that a requeued job runs the same once more."""
+    """The function that Slurm runs; it resumes the training, so a requeued job runs the same again."""
 
     def __call__(self, job: Job) -> str:
-        """Run it; the state in which it ended."""
+        """Run the training and return its final state."""
         cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         shared = {"OMP_NUM_THREADS": cores, "PYTHON_CPU_COUNT": cores, "OMP_WAIT_POLICY": "passive"}
         state = run_to_end(job, shared if job.device == "cpu" else {})
         if state is State.FAILED:
-            raise RuntimeError(f"failed, see {job.log}")  # so that Slurm says so too
+            raise RuntimeError(f"failed, see {job.log}")  # Slurm reports the failure too
         return state.value
 
     def checkpoint(self, job: Job) -> Any:
-        """Called by submitit when Slurm is about to take the node away."""
+        """Return the job to requeue; submitit calls this before Slurm takes the node away."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, job)
 
 
-def run_slurm(jobs: Sequence[Job], wanted: Slurm, folder: Path, say: Say) -> list[Job]:
-    """Submit what Slurm does not have in its queue yet, and wait for all; those that failed.
+def run_slurm(jobs: Sequence[Job], wanted: Slurm, folder: Path, log: Log) -> list[Job]:
+    """Submit the trainings that are not in Slurm's queue, wait for all, and return those that failed.
 
     Args:
-        folder: For submitit's files and Slurm's own logs.
+        folder: The folder of submitit's files and Slurm's own logs.
 
     Raises:
-        GuidinoError: If submitit or Slurm is not there, or Slurm refuses.
+        GuidinoError: If submitit or Slurm is missing, or if Slurm refuses.
     """
     waiting = queue()
     new = [job for job in jobs if slurm_job(job.folder) not in waiting]
     if new:
         submit(new, wanted, folder)
-    say(f"{len(new)} trainings submitted, {len(jobs) - len(new)} were in the queue; Ctrl-C leaves them there")
-    return _wait(list(jobs), folder, say)
+    log(f"{len(new)} trainings submitted, {len(jobs) - len(new)} were in the queue; Ctrl-C leaves them there")
+    return _wait(list(jobs), folder, log)
 
 
 def submit(jobs: Sequence[Job], wanted: Slurm, folder: Path) -> None:
-    """Submit trainings as one array, and note in each result folder which of its jobs it is."""
+    """Submit trainings as one array, and write each job's number into its result folder."""
     try:
         import submitit
     except ImportError as error:
@@ -110,10 +110,10 @@ def submit(jobs: Sequence[Job], wanted: Slurm, folder: Path) -> None:
 
 
 def queue() -> dict[str, str]:
-    """What Slurm has in its queue: the state of each job, those of an array one by one.
+    """Return the state of each job in Slurm's queue, with the jobs of an array one by one.
 
     Raises:
-        GuidinoError: If Slurm is not there or does not answer.
+        GuidinoError: If Slurm is missing or does not answer.
     """
     try:
         done = subprocess.run(
@@ -128,8 +128,8 @@ def queue() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
 
 
-def _wait(left: list[Job], folder: Path, say: Say) -> list[Job]:
-    """Say what ends, until nothing is in the queue any more; those that are not done then."""
+def _wait(left: list[Job], folder: Path, log: Log) -> list[Job]:
+    """Log each training that ends until the queue is empty, and return those that are not done."""
     total, failed, silent = len(left), list[Job](), 0
     while left:
         time.sleep(POLL_SECONDS)
@@ -146,9 +146,9 @@ def _wait(left: list[Job], folder: Path, say: Say) -> list[Job]:
             if state is State.RUNNING or slurm_job(job.folder) in queued:
                 continue
             left.remove(job)
-            say(f"[{total - len(left)}/{total}] {state.value}: {job.label}")
+            log(f"[{total - len(left)}/{total}] {state.value}: {job.label}")
             if state is not State.DONE:
                 failed.append(job)
-                say(failure(job))
-                say(f"  Slurm's own: {folder / f'{slurm_job(job.folder)}_0_log.err'}")
+                log(failure(job))
+                log(f"  Slurm's own: {folder / f'{slurm_job(job.folder)}_0_log.err'}")
     return failed

@@ -1,4 +1,4 @@
-"""How far a training is, read from nnU-Net's result folder alone.
+"""The state of a training, read from nnU-Net's result folder alone.
 
 Read in nnU-Net 2.8.1: run_training.maybe_load_checkpoint resumes from checkpoint_final, _latest or _best, in this
 order; perform_actual_validation writes validation/summary.json last.
@@ -18,14 +18,14 @@ from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 
-# The lines that a run adds to its log; whatever else is in it is nnU-Net's.
+# The lines that a run adds to its log; all other lines are nnU-Net's.
 BEGIN, END = "=== guidino benchmark: ", "=== guidino benchmark ended: "
 _ENDED = re.compile(re.escape(END) + r"exit code (-?\d+) after (\d+) s")
 TAIL_BYTES = 20_000
 
 
 class State(Enum):
-    """How far a training is."""
+    """The state of a training."""
 
     DONE = "done"  # trained and validated
     RUNNING = "running"  # a process holds it, or it is in Slurm's queue
@@ -36,10 +36,10 @@ class State(Enum):
 
 
 def state_of(job: Job, queued: Collection[str] = ()) -> State:
-    """How far a training is.
+    """Return the state of a training.
 
     Args:
-        queued: Jobs that Slurm has in its queue, as 12 or 12_3.
+        queued: The jobs in Slurm's queue, as 12 or 12_3.
     """
     if is_done(job.folder):
         return State.DONE
@@ -52,7 +52,7 @@ def state_of(job: Job, queued: Collection[str] = ()) -> State:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the final checkpoint and the whole summary of the validation are there."""
+    """Return whether the final checkpoint and a whole summary of the validation exist."""
     return (folder / "checkpoint_final.pth").is_file() and _is_whole(folder / "validation" / "summary.json")
 
 
@@ -64,28 +64,25 @@ def _is_whole(summary: Path) -> bool:
 
 
 def resume_options(folder: Path) -> list[str]:
-    """Options with which nnU-Net does what is left."""
+    """Return the options with which nnU-Net finishes the training."""
     if (folder / "checkpoint_final.pth").is_file():
         return ["--val"]
     resumable = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
     return ["--c"] if resumable else []
 
 
-def take(folder: Path) -> IO[bytes] | None:
-    """Hold a training while it runs: nobody else can, until the file that this returns is closed or the process ends.
-
-    Returns None if somebody else holds it.
-    """
+def lock_training(folder: Path) -> IO[bytes] | None:
+    """Lock a training until the returned file is closed or the process ends; return None if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(10):
         if lock := _locked(folder, fcntl.LOCK_EX):
             return lock
-        time.sleep(0.1)  # whoever only asks (is_held) is gone by now
+        time.sleep(0.1)  # is_held locks it for a moment too
     return None
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process runs this training now."""
+    """Return whether a process runs this training now."""
     if not (folder / "guidino_running").is_file():
         return False
     lock = _locked(folder, fcntl.LOCK_SH)
@@ -108,7 +105,7 @@ def _locked(folder: Path, kind: int) -> IO[bytes] | None:
 
 
 def slurm_job(folder: Path) -> str | None:
-    """The job with which Slurm was last asked to run this training."""
+    """Return the last Slurm job of this training."""
     try:
         return (folder / "guidino_slurm_job").read_text().strip()
     except OSError:
@@ -125,20 +122,20 @@ def _tail(log: Path) -> str:
 
 
 def last_exit_code(log: Path) -> int | None:
-    """How the last start of a training ended; None if it did not, or was ended together with who started it."""
+    """Return the exit code of the last start; None if it still runs or was killed together with its parent."""
     last = _tail(log).rstrip().rpartition("\n")[2]
     found = _ENDED.fullmatch(last)
     return int(found[1]) if found else None
 
 
 def last_lines(log: Path, count: int = 15) -> list[str]:
-    """The last lines of what nnU-Net printed."""
+    """Return the last lines that nnU-Net printed."""
     lines = [line for line in _tail(log).splitlines() if line.strip() and not line.startswith((BEGIN, END))]
     return lines[-count:]
 
 
 def seconds_of(log: Path) -> float | None:
-    """How long the training took, if it ran from its beginning to its end at one go."""
+    """Return the seconds of a training that ran without a break; None for any other."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it; 1 if a training failed."""
     slurm = Slurm(args.partition, args.gpus, args.minutes, args.cpus, args.memory, args.at_once)
     launch = Launch(args.launcher, args.device, args.jobs, args.np, slurm)
-    outcome = benchmark(args.matrix, args.output, datasets=args.datasets, launch=launch, dry_run=args.dry_run, say=_say)
+    outcome = benchmark(args.matrix, args.output, datasets=args.datasets, launch=launch, dry_run=args.dry_run, log=_log)
     if outcome.failed:
         print(f"{len(outcome.failed)} of {len(outcome.jobs)} trainings failed; the same command tries them again")
     if outcome.written:
@@ -58,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(outcome.failed))
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, flush=True)

@@ -16,17 +16,13 @@ from nnunetv2_guidino.printable import check_name
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """The files of one case: the reference, a method's prediction, and the first channel of the image if it is known.
-
-    Args:
-        fold: The fold of a model that validated the case.
-    """
+    """The files of one case."""
 
     name: str
     reference: Path
     prediction: Path
-    image: Path | None = None
-    fold: str = ""
+    image: Path | None = None  # the first channel
+    fold: str = ""  # the fold of a model that validated the case
 
 
 def pair_folders(references: Path, predictions: Path, ending: str) -> list[PredictedCase]:
@@ -53,7 +49,8 @@ def pair_folds(
         GuidinoError: If a fold's validation does not hold exactly the cases of its split.
     """
     references = references or _preprocessed() / dataset_name / "gt_segmentations"
-    folds = list(dict.fromkeys(folds or numbered_folds(model_folder)))
+    found = (path.name.removeprefix("fold_") for path in model_folder.glob("fold_*"))
+    folds = list(dict.fromkeys(folds or sorted((name for name in found if name.isdecimal()), key=int)))
     if not folds:
         raise GuidinoError(f"{model_folder} has no folder fold_X of a numbered fold; train one, or use -f all")
     cases = []
@@ -67,12 +64,6 @@ def pair_folds(
         _check_same(expected, case_names(predictions, ending), f"the split of fold {fold}", f"in {predictions}")
         cases += _cases(expected, references, predictions, ending, fold)
     return cases
-
-
-def numbered_folds(model_folder: Path) -> list[str]:
-    """Return the numbers X of the folders fold_X, in order."""
-    found = [path.name.removeprefix("fold_") for path in model_folder.glob("fold_*")]
-    return sorted((name for name in found if name.isdecimal()), key=int)
 
 
 def case_names(folder: Path, ending: str) -> list[str]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import wilcoxon
 
@@ -29,19 +27,12 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of several methods.
+    """The comparison of several methods."""
 
-    Args:
-        table: The content of comparison.csv: one row for each class, method and metric.
-        differences: The content of differences.csv: each case's difference from the baseline.
-        empty: For each class the number of cases with an empty reference, and of those that count.
-        text: The content of comparison.md.
-    """
-
-    table: pd.DataFrame
-    differences: pd.DataFrame
-    empty: pd.DataFrame
-    text: str
+    table: pd.DataFrame  # comparison.csv: one row for each class, method and metric
+    differences: pd.DataFrame  # differences.csv: each case's difference from the baseline
+    empty: pd.DataFrame  # for each class the number of cases with an empty reference, and of those that count
+    text: str  # comparison.md
 
 
 def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> Comparison:
@@ -63,11 +54,8 @@ def compare(runs: Mapping[str, Sequence[Path]], output: Path | None = None) -> C
     empty = count_empty(scores)
     text = markdown(table, empty)
     if output:
-        contents: dict[str, str | bytes] = {
-            "comparison.md": text,
-            "comparison.csv": csv(table),
-            "comparison.tex": latex(table),
-        }
+        contents: dict[str, str | bytes] = {"comparison.md": text, "comparison.csv": csv(table)}
+        contents["comparison.tex"] = latex(table)
         if not differences.empty:
             contents["differences.csv"] = csv(differences)
             contents["differences.png"] = differences_png(differences, table)
@@ -151,9 +139,8 @@ def mean_over_runs(scores: pd.DataFrame) -> pd.DataFrame:
     per_run = pd.concat([foreground, per_class.reset_index()]).melt(["class", "method", "run"], METRICS, "metric")
     groups = per_run.groupby(["class", "method", "metric"], sort=False)["value"]
     table = groups.agg(mean="mean", std="std", runs="count").reset_index()
-    baseline = table[table["method"] == table["method"].iloc[0]].set_index(["class", "metric"])["mean"]
-    reference = baseline.reindex(pd.MultiIndex.from_frame(table[["class", "metric"]])).to_numpy()
-    return table.assign(delta=table["mean"] - reference)
+    baseline = table.groupby(["class", "metric"])["mean"].transform("first")
+    return table.assign(delta=table["mean"] - baseline)
 
 
 def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
@@ -205,13 +192,10 @@ def intervals(scores: pd.DataFrame) -> pd.DataFrame:
 def significance(differences: pd.DataFrame) -> pd.DataFrame:
     """Return the mean paired difference over the cases and the p value of Wilcoxon's signed-rank test."""
     groups = differences.groupby(["class", "method", "metric"], sort=False)["difference"]
-    rows = [dict(zip(("class", "method", "metric"), key, strict=True)) | _test(d.to_numpy(float)) for key, d in groups]
-    return pd.DataFrame(rows, columns=["class", "method", "metric", "cases", "difference", "p"])
+    return groups.agg(cases="count", difference="mean", p=_p_value).reset_index()
 
 
-def _test(difference: npt.NDArray[np.float64]) -> dict[str, float]:
-    result = {"cases": len(difference), "difference": difference.mean()}
-    if len(difference) < 2:
-        return result
-    # the test is undefined if all differences are 0
-    return result | {"p": wilcoxon(difference).pvalue if difference.any() else 1.0}
+def _p_value(differences: pd.Series) -> float:
+    if len(differences) < 2:
+        return float("nan")
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0  # the test is undefined if all are 0

@@ -30,17 +30,11 @@ from nnunetv2_guidino.files import read_json
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one method.
+    """The scores of one method."""
 
-    Args:
-        summary: The content of summary.json.
-        table: The content of cases.csv, and the fold: one row for each case and class.
-        labels_from: The source of the classes.
-    """
-
-    summary: dict[str, Any]
-    table: pd.DataFrame
-    labels_from: str
+    summary: dict[str, Any]  # summary.json
+    table: pd.DataFrame  # cases.csv with the fold: one row for each case and class
+    labels_from: str  # the source of the classes
 
     @property
     def left_out(self) -> dict[str, int]:

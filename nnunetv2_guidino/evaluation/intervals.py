@@ -6,7 +6,6 @@ The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007). docs/referen
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from nnunetv2_guidino.evaluation.metrics import FOREGROUND
 Array = npt.NDArray[np.float64]
 
 RESAMPLES, AT_ONCE = 10_000, 1_000
-PERCENTILES = (2.5, 97.5)
+LIMITS = [0.025, 0.975]
 
 
 class _Group(NamedTuple):
@@ -44,14 +43,9 @@ def mean_intervals(scores: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame
     groups, index = _grouped(scores, columns, cases)
     rng = np.random.default_rng(1)
     means = np.concatenate([_means(groups, drawn, rng) for drawn in _drawn_cases(len(cases))])
-    classes = index.get_level_values("class").unique()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a mean over no class
-        foreground = np.nanmean(means.reshape(len(means), len(columns), len(classes)), axis=2)
-    table = _percentiles(means, _counts(groups), index)
-    most = _counts(groups).reshape(len(columns), len(classes)).max(1)
-    rows = pd.MultiIndex.from_product([sorted(columns), [FOREGROUND]])
-    return pd.concat([_percentiles(foreground, most, rows), table], ignore_index=True)
+    table, counts = pd.DataFrame(means, columns=index), _counts(groups, index)
+    foreground = _percentiles(table.T.groupby("metric").mean().T, counts.groupby("metric").max())
+    return pd.concat([foreground.assign(**{"class": FOREGROUND}), _percentiles(table, counts)], ignore_index=True)
 
 
 def difference_intervals(scores: pd.DataFrame, baseline: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -67,7 +61,7 @@ def difference_intervals(scores: pd.DataFrame, baseline: pd.DataFrame, columns: 
     rng = np.random.default_rng(1)
     draws = _drawn_cases(len(cases))
     means = np.concatenate([_means(groups, drawn, rng) - _means(others, drawn, rng) for drawn in draws])
-    return _percentiles(means, _counts(groups), index)
+    return _percentiles(pd.DataFrame(means, columns=index), _counts(groups, index))
 
 
 def _grouped(scores: pd.DataFrame, columns: Sequence[str], cases: Sequence[str]) -> tuple[list[_Group], pd.MultiIndex]:
@@ -79,7 +73,7 @@ def _grouped(scores: pd.DataFrame, columns: Sequence[str], cases: Sequence[str])
         values = table.to_numpy(float).reshape(len(members), len(names), -1)
         positions = np.searchsorted(cases, list(members))
         groups.append(_Group(positions, np.nan_to_num(values), (~np.isnan(values[:, 0])).astype(float)))
-    return groups, wide.columns
+    return groups, wide.columns.set_names(["metric", "class"])
 
 
 def _drawn_cases(number: int) -> Iterator[npt.NDArray[np.intp]]:
@@ -105,14 +99,11 @@ def _means(groups: Sequence[_Group], drawn: npt.NDArray[np.intp], rng: np.random
         return np.asarray(sums / counts)
 
 
-def _counts(groups: Sequence[_Group]) -> Array:
-    """Return the number of cases with a value, (columns,)."""
-    return np.asarray(np.sum([group.valid.sum(0) for group in groups], axis=0))
+def _counts(groups: Sequence[_Group], index: pd.MultiIndex) -> pd.Series:
+    """Return the number of cases with a value for each metric and class."""
+    return pd.Series(np.sum([group.valid.sum(0) for group in groups], axis=0), index)
 
 
-def _percentiles(means: Array, counts: Array, index: pd.MultiIndex) -> pd.DataFrame:
-    low, high = np.full((2, len(index)), np.nan)
-    enough = counts > 1
-    if enough.any():
-        low[enough], high[enough] = np.nanpercentile(means[:, enough], PERCENTILES, axis=0)
-    return pd.DataFrame({"low": low, "high": high}, index=index.set_names(["metric", "class"])).reset_index()
+def _percentiles(means: pd.DataFrame, counts: pd.Series) -> pd.DataFrame:
+    limits = means.quantile(LIMITS).T.set_axis(["low", "high"], axis=1)
+    return limits.where(counts > 1).reset_index()

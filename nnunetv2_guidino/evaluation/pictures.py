@@ -31,23 +31,14 @@ AGREEMENT_COLOURS = np.array([list(bytes.fromhex(colour[1:])) for colour in AGRE
 
 
 class Slice(NamedTuple):
-    """The slice of a case that a picture shows, with every n-th pixel of a large image.
+    """The slice of a case that a picture shows, with every n-th pixel of a large image."""
 
-    Args:
-        image: The image (h, w, 3) in 0…1; None without one.
-        reference: The labels (h, w).
-        agreements: An agreement map (h, w) for each prediction.
-        aspect: The height of a pixel divided by its width.
-        position: The slice's position along the first axis; 0 for an image.
-        title: `slice 3 of 7`; empty for an image.
-    """
-
-    image: Array | None
-    reference: Array
-    agreements: list[Array]
-    aspect: float
-    position: int
-    title: str
+    image: Array | None  # (h, w, 3) in 0…1
+    reference: Array  # labels (h, w)
+    agreements: list[Array]  # an agreement map (h, w) for each prediction
+    aspect: float  # height of a pixel / width
+    position: int  # along the first axis of a volume
+    title: str  # `slice 3 of 7`; empty for an image
 
 
 def read_slice(cases: Sequence[PredictedCase], pairs: PairReader, largest: int) -> Slice:

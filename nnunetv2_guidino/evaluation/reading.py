@@ -31,17 +31,11 @@ SAME_PLACE = (
 
 
 class StoredImage(NamedTuple):
-    """An image or a segmentation as its file stores it.
+    """An image or a segmentation as its file stores it."""
 
-    Args:
-        array: An image (C, H, W) or (C, D, H, W), or labels (H, W) or (D, H, W).
-        spacing: The size of a pixel along (H, W) or (D, H, W).
-        affine: The affine of the file's axes (x, y, z); None for a format without a place.
-    """
-
-    array: Array
-    spacing: tuple[float, ...]
-    affine: Affine | None
+    array: Array  # an image (C, H, W) or (C, D, H, W), or labels (H, W) or (D, H, W)
+    spacing: tuple[float, ...]  # of (H, W) or (D, H, W)
+    affine: Affine | None  # of the file's axes (x, y, z); None for a format without a place
 
 
 def find_reader(dataset_json: dict[str, Any], example: Path) -> type:

@@ -37,17 +37,11 @@ CONTROL_GROUPS = [
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores one case; every process gets a copy.
-
-    Args:
-        pairs: The reader of the files.
-        empty: The treatment of empty masks, as for `class_metrics`.
-        nsd_tolerance: The tolerance of NSD; None is one pixel, the case's smallest spacing.
-    """
+    """Scores one case; every process gets a copy."""
 
     pairs: PairReader
     empty: Empty
-    nsd_tolerance: float | None
+    nsd_tolerance: float | None  # None is one pixel, the case's smallest spacing
 
     def __call__(self, case: PredictedCase) -> dict[str, Any]:
         """Return the case's entry in metric_per_case of summary.json."""

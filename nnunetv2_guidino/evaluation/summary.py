@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -63,30 +64,22 @@ def read_summary(file: Path) -> dict[str, Any]:
     summary = read_json(file, dict)
     if "settings" not in summary:
         raise GuidinoError(f"{file} was not written by guidino evaluate; score these predictions with it")
+
+    def check(fits: bool, key: str) -> None:
+        if not fits:
+            raise GuidinoError(f"{file}: {key} is not what guidino evaluate writes; score these predictions again")
+
     for key, kind in (("settings", dict), ("classes", dict), ("metric_per_case", list)):
-        if not isinstance(summary.get(key), kind) or (not summary[key] and key != "settings"):
-            _refuse(file, key)
+        check(isinstance(summary.get(key), kind) and (bool(summary[key]) or key == "settings"), key)
     for name in summary["classes"].values():
-        if not isinstance(name, str):
-            _refuse(file, "classes")
+        check(isinstance(name, str), "classes")
         check_name(name, f"{file}: classes")
     for i, entry in enumerate(summary["metric_per_case"]):
-        _check_entry(entry, summary["classes"], file, f"metric_per_case[{i}]")
+        key = f"metric_per_case[{i}]"
+        check(isinstance(entry, dict) and isinstance(entry.get("metrics"), dict), f"{key}.metrics")
+        check(isinstance(entry.get("case"), str) and isinstance(entry.get("fold", ""), str), f"{key}.case or .fold")
+        check_name(entry["case"], f"{file}: {key}")
+        for value, name in product(summary["classes"], (*COLUMNS, *COUNTS)):
+            scores = entry["metrics"].get(value)
+            check(isinstance(scores, dict) and isinstance(scores.get(name), Real), f"{key}.metrics.{value}.{name}")
     return summary
-
-
-def _check_entry(entry: Any, classes: Mapping[str, str], file: Path, where: str) -> None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("metrics"), dict):
-        _refuse(file, f"{where}.metrics")
-    if not isinstance(entry.get("case"), str) or not isinstance(entry.get("fold", ""), str):
-        _refuse(file, f"{where}.case or .fold")
-    check_name(entry["case"], f"{file}: {where}")
-    for key in classes:
-        scores = entry["metrics"].get(key)
-        for name in (*COLUMNS, *COUNTS):
-            if not isinstance(scores, dict) or not isinstance(scores.get(name), Real):
-                _refuse(file, f"{where}.metrics.{key}.{name}")
-
-
-def _refuse(file: Path, key: str) -> None:
-    raise GuidinoError(f"{file}: {key} is not what guidino evaluate writes; score these predictions again")

@@ -153,7 +153,7 @@ def test_raw_data_are_planned_preprocessed_and_split(tmp_path, real_data_root, m
     matrix = tmp_path / "raw.yaml"
     matrix.write_text("datasets: 901\nmethods: {plain: {}, product: {guide: {gating: product}}}\ncases: [4, all]")
     said: list[str] = []
-    outcome = benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), say=said.append)
+    outcome = benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), log=said.append)
     assert outcome.written is None
     assert said[0] == "nnUNetv2_plan_and_preprocess -d 901 -c 2d -np 1 -npfp 1"
     assert said[1].startswith(f"guidino plan -d {DATASET} -p nnUNetPlans -o nnUNetPlans_product -c 2d")
@@ -162,8 +162,8 @@ def test_raw_data_are_planned_preprocessed_and_split(tmp_path, real_data_root, m
     assert (folder / "splits_final.json").is_file()
     shutil.rmtree(folder / "gt_segmentations")  # as an interrupted preprocessing leaves it
     said.clear()
-    benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), say=said.append)
+    benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), log=said.append)
     assert said[0] == "nnUNetv2_preprocess -d 901 -c 2d -plans_name nnUNetPlans -np 1"
     matrix.write_text("datasets: 901\ncases: 11\n")
     with pytest.raises(Exception, match="raw.yaml: cases has 11, but fold 0 of Dataset901_Small has 9 training cases"):
-        benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), say=said.append)
+        benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), log=said.append)

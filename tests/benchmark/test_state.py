@@ -12,7 +12,16 @@ from nnunetv2_guidino.benchmark.collect import common_places
 from nnunetv2_guidino.benchmark.job import Job
 from nnunetv2_guidino.benchmark.local import places
 from nnunetv2_guidino.benchmark.script import write_script
-from nnunetv2_guidino.benchmark.state import BEGIN, END, State, last_lines, resume_options, seconds_of, state_of, take
+from nnunetv2_guidino.benchmark.state import (
+    BEGIN,
+    END,
+    State,
+    last_lines,
+    lock_training,
+    resume_options,
+    seconds_of,
+    state_of,
+)
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -57,15 +66,15 @@ def test_nothing_there_is_not_begun(job):
 
 
 def test_who_holds_a_training_runs_it(job):
-    with take(job.folder):
+    with lock_training(job.folder):
         assert state_of(job) is State.RUNNING
-        assert take(job.folder) is None
+        assert lock_training(job.folder) is None
     assert state_of(job) is State.MISSING
 
 
 def test_a_killed_holder_holds_nothing(job):
-    code = "import sys, pathlib, time; from nnunetv2_guidino.benchmark.state import take\n"
-    code += "lock = take(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    code = "import sys, pathlib, time; from nnunetv2_guidino.benchmark.state import lock_training\n"
+    code += "lock = lock_training(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, job.folder], stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     assert state_of(job) is State.RUNNING
