@@ -1,1 +1,1 @@
-"""A matrix of trainings as one command: what runs, what is done, who runs it, and what came out."""
+"""A matrix of trainings as one command: its jobs, their state, their launchers and the report."""

@@ -112,7 +112,7 @@ def _prepare(matrix: Matrix, name: str, launch: Launch, log: Log) -> None:
     made: list[list[str]] = []
     while steps := missing_steps(matrix, name, launch.processes):
         if steps[0].command in made:
-            raise GuidinoError(f"{shlex.join(steps[0].command)} ended, but left out what it was asked for")
+            raise GuidinoError(f"{shlex.join(steps[0].command)} ended, but its output is missing")
         log(shlex.join(steps[0].command))
         steps[0].make()
         made.append(steps[0].command)

@@ -113,13 +113,13 @@ def _shared_places(cell: Cell, jobs: Sequence[Job], places: Places, notes: list[
     """Return the seeds and folds on which the methods are compared, and note what is left out."""
     shared = common_places([set(of_method) for of_method in places.values()])
     if places and not shared:
-        notes.append(f"{cell.name}: no fold and seed is done for all methods that have begun: {', '.join(places)}")
+        notes.append(f"{cell.name}: these methods have no finished fold and seed in common: {', '.join(places)}")
     if absent := [method for method in dict.fromkeys(job.method for job in jobs) if method not in places]:
-        notes.append(f"{cell.name}: nothing is done of {', '.join(absent)}")
+        notes.append(f"{cell.name}: no training has finished of {', '.join(absent)}")
     left_out = [job for of_method in places.values() for place, job in of_method.items() if place not in shared]
     if shared and left_out:
         names = ", ".join(job.label.removeprefix(f"{job.dataset} {job.configuration} ") for job in left_out)
-        notes.append(f"{cell.name}: done, but left out, for not all methods have the same fold and seed: {names}")
+        notes.append(f"{cell.name}: left out, because not every method has finished this fold and seed: {names}")
     return shared
 
 

@@ -103,7 +103,7 @@ def keep_guides(jobs: Sequence[Job], output: Path, log: Log, notes: list[str]) -
             kept[job] = guide
         except Exception as error:  # any error of a library or device: the report comes without this guide
             reason = str(error) if isinstance(error, GuidinoError) else f"{type(error).__name__}: {error}"
-            notes.append(f"The guide of {job.label} is not scored: {reason}")
+            notes.append(f"The guide of {job.label} cannot be scored: {reason}")
     return kept
 
 

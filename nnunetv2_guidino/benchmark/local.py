@@ -44,7 +44,7 @@ def places(device: str, jobs: int | None) -> list[Place]:
     if device == "cuda":
         gpus = visible_gpus()
         if not gpus:
-            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; give -device cpu")
+            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; use -device cpu")
         count = jobs or len(gpus)
         variables = _share(cores, count, 12)
         return [Place({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **variables}) for i in range(count)]
@@ -120,7 +120,7 @@ def _start(waiting: list[Job], running: dict[int, Run], places: Sequence[Place],
             try:
                 running[number] = Run(job, place.environment, place.cores)
             except RunsElsewhereError:
-                log(f"left to whoever runs it: {job.label}")
+                log(f"another process runs {job.label}")
 
 
 def _learn(clock: Clock, run: Run, state: State) -> None:

@@ -11,10 +11,10 @@ from nnunetv2_guidino.files import write_text
 
 _HEAD = """#!/bin/sh
 # {title}: {count} trainings
-#   sh {name} prepare   makes what is missing: once, before several tasks start
+#   sh {name} prepare   makes missing plans and data: run it once, before several tasks start
 #   sh {name} N         runs the Nth, from 1, as a task of a scheduler's array
 #   sh {name}           does all of it, one after the other
-# What is done is kept, what was interrupted goes on, and a failure does not stop the rest.
+# Finished trainings are kept, interrupted ones resume, and a failure does not stop the others.
 wanted=${{1:-all}} number=0 failed=0
 
 run() {{  # FOLDER COMMAND...

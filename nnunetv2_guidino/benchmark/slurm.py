@@ -85,7 +85,7 @@ def submit(jobs: Sequence[Job], wanted: Slurm, folder: Path) -> None:
     try:
         import submitit
     except ImportError as error:
-        raise GuidinoError('--launcher slurm needs submitit: pip install "nnunetv2-guidino[slurm]"') from error
+        raise GuidinoError('--launcher slurm needs submitit; run pip install "nnunetv2-guidino[slurm]"') from error
     gpus = wanted.gpus if wanted.gpus is not None else int(jobs[0].device == "cuda")
     parameters: dict[str, Any] = {
         "job_name": "guidino",
@@ -120,9 +120,7 @@ def queue() -> dict[str, str]:
             ["squeue", "--noheader", "--array", "--format=%i %T"], capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise GuidinoError(
-            "squeue is not here: --launcher slurm needs a machine from which jobs can be sent"
-        ) from error
+        raise GuidinoError("squeue was not found; run --launcher slurm on a machine that can submit jobs") from error
     if done.returncode != 0:
         raise GuidinoError(f"Slurm does not answer: {done.stderr.strip()}")
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())

@@ -1,4 +1,4 @@
-"""Guides of finished trainings: made once, renewed when they should be, and their tables."""
+"""Guides of finished trainings: scored once, scored again after a change, and their tables."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ TRUTH[0, :5] = True
 
 
 def histogram_of(inside: float, outside: float, truth=TRUTH) -> Histogram:
-    """Of a guide with one value in the upper half and one in the lower."""
+    """Return the histogram of a guide with one value in the upper half and one in the lower."""
     return histogram(np.where(TRUTH, inside, outside), truth, TRUTH | True)
 
 
@@ -28,7 +28,7 @@ def entry(case: str, values: Histogram, dice: float, name: str = "lesion") -> di
 
 @pytest.fixture
 def jobs(tmp_path, monkeypatch):
-    """A plain and two guided trainings; the guide of seed 1 fails. Which guides were made is noted in `made`."""
+    """Return a plain and two guided trainings, and the list of scored guides; the guide of seed 1 fails."""
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     made: list[str] = []
 
@@ -57,7 +57,7 @@ def test_made_once_renewed_with_the_checkpoint_and_a_failure_is_a_note(jobs, tmp
     assert list(kept) == [guided]
     assert made == ["guided_seed0__P__2d 0 cpu Dataset901_X", "guided_seed1__P__2d 0 cpu Dataset901_X"]
     (note,) = notes
-    assert note.endswith("guided fold 0 seed 1 is not scored: RuntimeError: CUDA out of memory")
+    assert note.endswith("guided fold 0 seed 1 cannot be scored: RuntimeError: CUDA out of memory")
     assert not KeptGuide(failing, tmp_path / "out").folder.exists()
     assert kept[guided].entries[0]["segmentation_dice"] == 0.9
     assert (kept[guided].picture("a") == 7).all()
@@ -84,7 +84,7 @@ def test_an_error_of_the_user_is_told_in_its_own_words(jobs, tmp_path, monkeypat
     monkeypatch.setattr(guides, "guides_alone", refuse)
     notes: list[str] = []
     keep_guides(jobs[0][1:2], tmp_path / "out", print, notes)
-    assert notes[0].endswith("is not scored: raw images are not there")
+    assert notes[0].endswith("cannot be scored: raw images are not there")
 
 
 def test_a_training_s_row(tmp_path):

@@ -97,7 +97,7 @@ def test_killed_resumed_and_one_that_fails(workspace, tiny_encoder, tmp_path):
     assert f"failed: {DATASET} 2d broken fold 0 6 cases seed 0" in done.stdout
     assert "nobody/nothing" in done.stdout
     assert f"done: {DATASET} 2d guided fold 0 6 cases seed 0" in done.stdout
-    assert f"note: {DATASET} 2d 6 cases: nothing is done of broken" in done.stdout
+    assert f"note: {DATASET} 2d 6 cases: no training has finished of broken" in done.stdout
     states = {row["method"]: row["state"] for row in rows(output / "runs.csv")}
     assert states == {"plain": "done", "broken": "failed", "guided": "done"}
     assert {row["case"] for row in rows(output / "scores.csv")} == {

@@ -1,4 +1,4 @@
-"""The report and its tables, of made-up results."""
+"""The report and its tables from made-up results."""
 
 from dataclasses import fields
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ from nnunetv2_guidino.pages import html
 
 
 def results() -> Results:
-    """Two methods on one data set with 25, 50 and all training cases; two of twelve trainings are not done."""
+    """Two methods on one data set with 25, 50 and all training cases; four of twelve trainings have not finished."""
     cells = [("Dataset901_<X>", "2d", cases) for cases in (25, 50, "all")]
     compared, differences, runs, curves, guides, beside = [], [], [], [], [], []
     for i, (dataset, configuration, cases) in enumerate(cells):
@@ -43,7 +43,7 @@ def results() -> Results:
 
 
 class Checker(HTMLParser):
-    """Counts images, and tags from elsewhere."""
+    """Counts images, and tags that load other files."""
 
     images, outside = 0, 0
 

@@ -106,4 +106,4 @@ def test_no_slurm_is_said(workspace, tmp_path):
     command = workspace.command("guidino", "benchmark", matrix, "-device", "cpu", "--launcher", "slurm")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "squeue is not here: --launcher slurm needs a machine from which jobs can be sent" in done.stderr
+    assert "squeue was not found; run --launcher slurm on a machine that can submit jobs" in done.stderr

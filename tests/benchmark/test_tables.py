@@ -1,4 +1,4 @@
-"""The presets of the paper's tables, end to end: all their rows, two trainings at once, as small as they can be."""
+"""The presets of the paper's tables end to end: all rows, two trainings at once, the smallest networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def tiny(preset: str) -> dict[str, Any]:
-    """The preset with small networks, one seed and one iteration; its rows are as they were."""
+    """Return the preset with small networks, one seed and one iteration, and the same rows."""
     matrix = yaml.safe_load(presets()[preset].read_text())
     for method in matrix["methods"].values():
         method["plans"] = TINY_PLANS
@@ -40,7 +40,7 @@ def tiny(preset: str) -> dict[str, Any]:
 
 @pytest.fixture
 def encoder(tmp_path) -> Path:
-    """A transformer of four blocks, as SegDINO needs them."""
+    """Save a transformer of four blocks, which SegDINO needs."""
     AutoModel.from_config(AutoConfig.for_model(**tiny_networks.encoder_config())).save_pretrained(tmp_path / "encoder")
     return tmp_path / "encoder"
 
@@ -65,7 +65,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def spans(folders: list[Path]) -> list[tuple[datetime, datetime]]:
-    """When each training ran, as its log says."""
+    """Return the time span of each training from its log."""
     found = []
     for folder in folders:
         log = (folder / "guidino_benchmark.log").read_text()
@@ -77,7 +77,7 @@ def spans(folders: list[Path]) -> list[tuple[datetime, datetime]]:
 
 def test_all_rows_of_all_tables(workspace, tmp_path, encoder):
     new = {"table1": "7 trainings; 7 not begun", "table2": "4 trainings; 3 done, 1 not begun"}
-    new["table3"] = "6 trainings; 2 done, 4 not begun"  # what an earlier table has trained is not trained again
+    new["table3"] = "6 trainings; 2 done, 4 not begun"  # the trainings of earlier tables are kept
     for preset, counted in new.items():
         said = run(workspace, tmp_path, preset, encoder)
         assert counted in said

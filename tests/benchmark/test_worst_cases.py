@@ -1,4 +1,4 @@
-"""Which cases are shown, and how."""
+"""The choice of the worst cases and their pictures."""
 
 import io
 
@@ -15,7 +15,7 @@ from nnunetv2_guidino.evaluation.reading import PairReader, find_reader
 
 
 def scores(dice: dict[str, dict[int | None, list[float]]]) -> pd.DataFrame:
-    """Of methods by seed, case by case."""
+    """Return scores from each method's Dice by seed and case."""
     rows = [
         {"method": method, "seed": seed, "fold": "0", "case": f"c{i}", "class": "lesion", "dice": value}
         for method, of_seeds in dice.items()
@@ -36,7 +36,7 @@ def test_losses_come_first_with_the_seed_in_which_they_are_largest():
 
 def test_then_those_where_another_than_the_first_is_worst():
     chosen = choose_worst(scores({"plain": {None: [0.0, 0.1, 0.2]}, "guided": {None: [0.9, 0.5, np.nan]}}))
-    assert [case for *_, case in chosen.index] == ["c1", "c0", "c2"]  # NaN: right to find nothing
+    assert [case for *_, case in chosen.index] == ["c1", "c0", "c2"]  # NaN is a correct empty prediction
 
 
 def test_one_method_alone_shows_its_lowest():

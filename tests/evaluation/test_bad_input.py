@@ -1,4 +1,4 @@
-"""`guidino evaluate` on files that are missing, damaged or hold something else."""
+"""`guidino evaluate` on files that are missing or damaged, or that hold other content."""
 
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def test_other_spacing(guidino, tmp_path):
 @pytest.mark.parametrize("which", ["gt/a", "pred/a", "images/a_0000"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_cut_volumes_are_not_scored(ending, which, share, guidino, tmp_path):
-    """ITK fills what is missing of a .nii.gz with zeros."""
+    """ITK fills the missing end of a .nii.gz with zeros."""
     for name, number in (("gt/a", 2), ("pred/a", 2), ("images/a_0000", 200)):
         noise = np.random.default_rng(0).integers(0, number, (9, 30, 40)).astype(np.uint8)
         write_nifti(tmp_path / f"{name}{ending}", noise)
@@ -127,9 +127,9 @@ def test_cut_volumes_are_not_scored(ending, which, share, guidino, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("spacing", [np.nan, np.inf])  # nibabel takes 0 for 1
+@pytest.mark.parametrize("spacing", [np.nan, np.inf])  # nibabel replaces 0 by 1
 def test_a_spacing_that_is_none(spacing, guidino, tmp_path):
-    """Surfaces without a distance between their points would all fit."""
+    """Without distances between their points, all surfaces would agree."""
     for name, column in (("gt", 5), ("pred", 9)):
         volume = np.zeros((4, 20, 30), np.uint8)
         volume[1:3, 5:12, column : column + 9] = 1

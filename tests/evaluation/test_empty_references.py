@@ -11,13 +11,13 @@ from nnunetv2_guidino.evaluation.compare import compare
 
 
 def halves(folder, name, found, on_empty):
-    """20 cases that are found with a Dice, 20 with an empty reference."""
+    """Write 20 cases with one Dice and 20 with an empty reference."""
     cases = {f"lesion_{i}": found for i in range(20)} | {f"healthy_{i}": on_empty for i in range(20)}
     return write_summary(folder / name, cases)
 
 
 def test_finding_nothing_where_nothing_is_counts(tmp_path, guidino):
-    """The table said A 96.55, B 49.89, and the paired test that B is better by 3.23."""
+    """The table once gave A 96.55 and B 49.89, while the paired test found B better by 3.23."""
     a = halves(tmp_path, "a", 0.9655, RIGHT_ON_EMPTY)
     b = halves(tmp_path, "b", 0.9978, FALSE_ALARM)
     text = guidino("compare", f"A={a}", f"B={b}", "-o", tmp_path / "out")
@@ -80,7 +80,7 @@ def test_seeds_count_the_same_cases(tmp_path):
 
 
 def test_ignored_cases_are_ignored_for_all(tmp_path):
-    """With --empty ignore a method that misses a case has no HD95 there; then the other's does not count either."""
+    """With --empty ignore a missed case has no HD95, so the other method's HD95 does not count either."""
     missed = {"Dice": 0, "IoU": 0, "HD95": NAN, "NSD": 0, "Precision": NAN, "Recall": 0, "n_ref": 64, "n_pred": 0}
     alarm = FALSE_ALARM | {"HD95": NAN, "Recall": NAN}
     a = {"found": 0.9, "hard": 0.3, "healthy": RIGHT_ON_EMPTY}
@@ -98,7 +98,7 @@ def test_ignored_cases_are_ignored_for_all(tmp_path):
 
 
 def test_a_difference_by_rounding_is_none(tmp_path):
-    """0.1 + 0.2 is not 0.3; Wilcoxon's test would rank what is between them."""
+    """0.1 + 0.2 is not 0.3, and Wilcoxon's test would rank their difference."""
     for seed, shift in enumerate((0.1, 0.2)):
         write_summary(tmp_path / f"a{seed}", {f"c{i}": 0.3 + shift for i in range(9)})
         write_summary(tmp_path / f"b{seed}", {f"c{i}": 0.3 + (0.1 + 0.2) / 2 for i in range(9)})

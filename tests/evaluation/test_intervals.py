@@ -1,4 +1,4 @@
-"""Intervals of means over cases and runs, against what theory and other resamplings say."""
+"""Intervals of means over cases and runs, against theory and other resamplings."""
 
 import numpy as np
 import pandas as pd
@@ -54,14 +54,14 @@ def test_runs_that_differ_widen_the_interval():
     seeds = np.array([-0.06, 0.0, 0.06])[:, None]
     alike, apart = of_mean(table([CASES] * 3)), of_mean(table(CASES + seeds))
     assert width(apart) > 1.5 * width(alike)
-    # of one case's noise nothing is left in pairs; what the seeds do to all cases is
+    # pairs cancel the noise of a case, but not the effect of a seed on all cases
     low, high = of_difference(table(CASES + 0.02 + seeds), table([CASES] * 3))
     assert low == pytest.approx(-0.04)
     assert high == pytest.approx(0.08)
 
 
 def test_folds_are_trainings_of_their_own():
-    """A seed that is bad in one fold and good in another moves each fold's mean on its own: less than one for all."""
+    """The effects of a seed in different folds are independent, so they partly cancel in the mean."""
     seeds, fold = np.array([-0.06, 0.0, 0.06])[:, None], lambda i: i % 5
     assert width(of_mean(table(CASES + seeds, fold))) < width(of_mean(table(CASES + seeds)))
 
@@ -80,7 +80,7 @@ def test_cases_without_a_value_are_left_out():
 
 
 def test_they_hold_the_truth_as_often_as_they_say(monkeypatch):
-    """Of differences around 0 with noise of seeds (0.02), of cases (0.05) and of both (0.1); 3 seeds, 50 cases."""
+    """Differences around 0 with noise of seeds (0.02), of cases (0.05) and of both (0.1); 3 seeds, 50 cases."""
     monkeypatch.setattr(intervals, "RESAMPLES", 1000)
     rng, trials, held, of_cases_only = np.random.default_rng(0), 100, 0, 0
     for _ in range(trials):

@@ -1,4 +1,4 @@
-"""JSON of another shape than expected: one line that names the file and the key."""
+"""JSON of an unexpected shape is an error of one line that names the file and the key."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_dataset_json(text, folders, guidino, tmp_path):
 
 @pytest.mark.parametrize("reader", [3, None, ["x"], "nothing", "BaseReaderWriter", "SimpleITKIO"])
 def test_reader_of_another_name(reader, folders, guidino, tmp_path):
-    """nnU-Net takes the file ending's reader where the name is none, so this may work; it is never a traceback."""
+    """If no reader has this name, nnU-Net chooses by the file ending: the command works or names the file."""
     data = json.loads((folders[1] / "dataset.json").read_text())
     (folders[1] / "dataset.json").write_text(json.dumps(data | {"overwrite_image_reader_writer": reader}))
     try:

@@ -1,4 +1,4 @@
-"""The classes: from dataset.json, from the command line, and where other values stand for them in the predictions."""
+"""The classes of dataset.json and of the command line, and other label values in the predictions."""
 
 import shlex
 
@@ -51,7 +51,7 @@ def test_names_that_break_a_report(name):
 
 
 def advised(error: str, *options: str) -> list[str]:
-    """The options that an error advises, as typed."""
+    """Return the options that an error advises, as typed words."""
     words = shlex.split(error.replace("(", " ").replace(")", " "))
     return [word for option in options for word in (option, words[words.index(option) + 1])]
 

@@ -1,4 +1,4 @@
-"""What large images take, and how many processes are started for them."""
+"""The memory that large images need, and the number of processes for them."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ print(json.dumps([before, peak(), dice]))
 
 
 def balls(*shape: int) -> list[np.ndarray]:
-    """A disc or a ball in the middle, and one a little aside."""
+    """Return a disc or ball in the middle, and one slightly beside it."""
     axes = np.ogrid[tuple(slice(side) for side in shape)]
     centres = ([side // 2 + shift for side in shape] for shift in (0, 3))
     radius = min(shape) * 0.3
@@ -49,7 +49,7 @@ def balls(*shape: int) -> list[np.ndarray]:
     ("reader", "ending"), [(NaturalImage2DIO, ".png"), (SimpleITKIO, ".nii.gz"), (NibabelIO, ".nii")]
 )
 def test_memory_is_what_the_number_of_processes_is_chosen_by(reader, ending, tmp_path):
-    """12 million pixels, 4000×3000 or a volume; once 1.3 GB."""
+    """12 million pixels, 4000×3000 or a volume, once needed 1.3 GB."""
     files = []
     shape = (3000, 4000) if ending == ".png" else (200, 200, 300)
     for name, mask in zip("ab", balls(*shape), strict=True):

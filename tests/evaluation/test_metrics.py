@@ -35,7 +35,7 @@ CLOSED_FORMS = {
     "square of 10 shifted by 2 columns": (
         box(slice(0, 10), slice(0, 10)),
         box(slice(0, 10), slice(2, 12)),
-        # of the 36 surface pixels of each, the 10 of the outer side and the middle 6 of the inner one are 2 away
+        # each has 36 surface pixels: the 10 of its outer side and the middle 6 of its inner side are 2 away
         {"Dice": 0.8, "IoU": 80 / 120, "HD95": 2, "NSD": 20 / 36, "Precision": 0.8, "Recall": 0.8},
     ),
     "rectangle within a square": (
@@ -54,10 +54,10 @@ def test_closed_forms(name):
 
 
 def test_nsd_of_concentric_squares_by_hand():
-    # every surface pixel of the outer square is 2 from the inner one but near the corners, where it is farther
+    # surface pixels of the outer square are 2 from the inner one, and farther near the corners
     outer, inner = box(slice(10, 20), slice(10, 20)), box(slice(12, 18), slice(12, 18))
     at_2 = class_metrics(outer, inner, (1, 1), 2, "penalize")
-    # all 20 of the inner surface, and 6 of each outer side's: the columns and rows the inner square spans
+    # all 20 of the inner surface, and 6 of each outer side: the columns and rows of the inner square
     assert at_2["NSD"] == pytest.approx((20 + 4 * 6) / (20 + 36))
     assert class_metrics(outer, inner, (1, 1), 1.9, "penalize")["NSD"] == 0
     assert class_metrics(outer, inner, (1, 1), hypot(2, 2), "penalize")["NSD"] == 1
@@ -134,7 +134,7 @@ def test_agrees_with_monai(shape, spacing, seed):
 
 @pytest.mark.parametrize(("shape", "spacing"), SHAPES[:3])
 def test_agrees_with_simpleitk(shape, spacing):
-    """SimpleITK's distance maps, another algorithm. Its contours leave out the image's border: no mask touches it."""
+    """SimpleITK computes distance maps. Its contours leave out the image's border, so no mask touches it."""
     masks = [np.pad(mask, 3) for mask in blobs(shape, 0)]
     images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in masks]
     for image in images:
@@ -163,7 +163,7 @@ SHIFTED = box(slice(10, 30), slice(10, 30)), box(slice(10, 30), slice(11, 31))
 
 @pytest.mark.parametrize("spacing", [0.3, 0.6, 0.7, float(np.float32(0.3)), float(np.float32(0.7)), 0.1, 1.1, 2.3])
 def test_one_pixel_is_within_a_tolerance_of_one_pixel(spacing):
-    """Products of a spacing are rounded, and files store it in 32 bits: distances come out a little over it."""
+    """Rounded products and 32-bit spacings make distances slightly larger than the spacing."""
     for side in range(1, 41):
         masks = box(slice(0, side), slice(0, side)), box(slice(0, side), slice(1, side + 1))
         metrics = class_metrics(*masks, (spacing, spacing), spacing, "penalize")

@@ -10,7 +10,7 @@ from nnunetv2.evaluation.evaluate_predictions import load_summary_json
 
 @pytest.fixture
 def model_folder(tmp_path, monkeypatch) -> Path:
-    """Two validated folds of two cases each, laid out as nnU-Net does."""
+    """Two validated folds of two cases each, in nnU-Net's layout."""
     dataset = {"labels": {"background": 0, "object": 1}, "file_ending": ".png"}
     preprocessed = tmp_path / "preprocessed" / "Dataset001_X"
     write_pngs(preprocessed / "gt_segmentations", {name: square(5, 5) for name in "abcd"})

@@ -1,4 +1,4 @@
-"""Names that are something else elsewhere: formulas, markup, mathematics, sequences for the terminal."""
+"""Names that other programs take for formulas, markup, mathematics or terminal sequences."""
 
 import csv
 import re
@@ -41,7 +41,7 @@ def test_names_of_cases_and_classes(name, guidino, tmp_path):
     assert "<b>" not in html
     assert "<b>" not in (tmp_path / "s" / "report.md").read_text().replace(r"\<b\>", "")
 
-    method = f"x{label}" if label.startswith("-") else label  # else an option
+    method = f"x{label}" if label.startswith("-") else label  # a leading dash would make it an option
     guidino("compare", f"a={tmp_path / 's'}", f"{method}={tmp_path / 's'}", "-o", tmp_path / "c")
     for file in ("comparison.csv", "differences.csv"):
         with (tmp_path / "c" / file).open() as opened:
@@ -50,7 +50,7 @@ def test_names_of_cases_and_classes(name, guidino, tmp_path):
 
 
 def in_latex(text: str) -> str:
-    """The cell of a table, which its header shows too."""
+    """Return a table's cell, which equals its header."""
     header, cell = re.findall(r"x & (.*?) \\\\", latex(pd.DataFrame({"x": ["x"], text: [text]})))
     assert header == cell
     return cell

@@ -1,4 +1,4 @@
-"""Paths that cannot be, folders that cannot be written, options out of range."""
+"""Impossible paths, folders that cannot be written, and options out of range."""
 
 import pytest
 from evaluation_data import square, write_pngs, write_summary
@@ -15,7 +15,7 @@ def test_paths_of_evaluate(path, option, folders, guidino, tmp_path):
     arguments = {"-gt": folders[0], "-pred": folders[1], "-o": tmp_path / "out"} | {option: tmp_path / path}
     typed = [word for pair in arguments.items() for word in pair]
     if option == "-o" and path == "nowhere/x":
-        guidino("evaluate", *typed, "-np", 1)  # made
+        guidino("evaluate", *typed, "-np", 1)  # the command makes the folder
         return
     with pytest.raises(AssertionError, match=path):
         guidino("evaluate", *typed, "-np", 1)
@@ -32,7 +32,7 @@ def test_model_folders_that_are_none(path, guidino, tmp_path):
 
 
 def test_many_seeds_are_a_long_argument(guidino, tmp_path, monkeypatch):
-    """Longer than the name of a file may be."""
+    """The argument is longer than a file name may be."""
     monkeypatch.chdir(tmp_path)
     seeds = [write_summary(tmp_path / f"seed_{i:03}_of_a_long_name", {"a": 0.5, "b": 0.6}).name for i in range(20)]
     assert "| plain | 55.00 ± 0.00 |" in guidino("compare", "plain=" + ",".join(seeds))

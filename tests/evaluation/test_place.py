@@ -1,4 +1,4 @@
-"""Prediction, reference and image must lie in the same place, for each of nnU-Net's readers that knows one."""
+"""Prediction, reference and image must lie in the same place, for each of nnU-Net's readers that reads places."""
 
 import json
 from pathlib import Path
@@ -29,13 +29,13 @@ def image(array=ARRAY, spacing=(0.7, 0.7, 3.0), origin=(-12.5, 40.25, 7.0), dire
 
 
 def save(result: sitk.Image, file: Path) -> None:
-    """With SimpleITK, which writes all these formats but plain .nii the same for both readers."""
+    """Write with SimpleITK, whose files are equal for both readers except plain .nii."""
     file.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(result, str(file))
 
 
 def evaluate(guidino, folder: Path, reader: str, ending: str, prediction: sitk.Image, **more: sitk.Image) -> float:
-    """The Dice of a prediction for the reference above; more: image=…"""
+    """Return the Dice of a prediction for the reference above; `more` may be image=…."""
     save(image(), folder / "gt" / f"a{ending}")
     save(prediction, folder / "pred" / f"a{ending}")
     arguments = ["-gt", folder / "gt", "-pred", folder / "pred", "-o", folder / "out", "-np", 1]
@@ -80,7 +80,7 @@ def test_an_image_elsewhere_is_refused(reader, ending, name, guidino, tmp_path):
 
 @pytest.mark.parametrize(("reader", "ending"), TURNING)
 def test_readers_that_turn_see_the_same_segmentation(reader, ending, guidino, tmp_path):
-    """The flipped file is the same segmentation to them, a displaced one is not."""
+    """To these readers, a flipped file is the same segmentation and a displaced file is not."""
     assert evaluate(guidino, tmp_path, reader, ending, image(**FLIP), image=image(**FLIP)) == 1
     with pytest.raises(AssertionError, match=r"pred/a\.nii\.gz has origin"):
         evaluate(guidino, tmp_path, reader, ending, image(origin=(-12.5, 41.25, 7.0)))
@@ -100,7 +100,7 @@ def test_lost_digits_are_borne(reader, ending, name, guidino, tmp_path):
 
 
 def test_slices_and_planes(guidino, tmp_path):
-    """One slice as a volume and as a plane; the depth of a slice is nobody's business."""
+    """One slice fits as a volume and as a plane; its depth does not matter."""
     plane = sitk.GetImageFromArray(ARRAY[2])
     save(plane, tmp_path / "gt" / "a.nii.gz")
     slab = sitk.GetImageFromArray(ARRAY[2:3])

@@ -1,4 +1,4 @@
-"""evaluate and compare as a notebook calls them: without a command line, and without writing."""
+"""evaluate and compare from Python: without a command line, and without output files."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Small segmentations written to files, and scores as evaluate writes them."""
+"""Small segmentations written to files, and scores in the form of evaluate's."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from skimage import io
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of cases.csv."""
+    """Return the rows of cases.csv."""
     with (folder / "cases.csv").open() as file:
         return list(csv.DictReader(file))
 
@@ -24,7 +24,7 @@ def write_pngs(folder: Path, masks: Mapping[str, np.ndarray]) -> Path:
 
 
 def write_nifti(file: Path, array: np.ndarray, spacing: tuple[float, ...] = (1, 1, 1)) -> Path:
-    """`array` and `spacing` with the axes (z, y, x)."""
+    """Write an array with its spacing; both have the axes (z, y, x)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing[::-1])
@@ -54,7 +54,7 @@ FALSE_ALARM = {"Dice": 0, "IoU": 0, "HD95": 50, "NSD": 0, "Precision": 0, "Recal
 
 
 def scores_of(dice: float, n_ref: int = 64) -> dict[str, float]:
-    """A case's metrics with the given Dice; the others follow from it."""
+    """Return a case's metrics for the given Dice."""
     metrics = {"Dice": dice, "IoU": dice / (2 - dice), "HD95": 10 * (1 - dice), "NSD": dice}
     return metrics | {"Precision": dice, "Recall": dice, "n_ref": n_ref, "n_pred": 64}
 
@@ -68,7 +68,7 @@ def write_summary(
     empty: str = "penalize",
     classes: str = "1",
 ) -> Path:
-    """What evaluate writes, with the given Dice (or all metrics) for each case, the same in each class."""
+    """Write a summary.json with the given Dice (or all metrics) for each case, the same in each class."""
     metrics = {name: scores_of(d, n_ref) if isinstance(d, float) else d for name, d in dice.items()}
     entries = [{"case": name, "metrics": dict.fromkeys(classes, m)} for name, m in metrics.items()]
     for entry, fold in zip(entries, folds, strict=False):
@@ -84,11 +84,11 @@ def write_summary(
 
 
 def scores(values: list[float]) -> dict[str, float]:
-    """Dice of each case."""
+    """Return the Dice of each case."""
     return dict(zip(CASES, values, strict=True))
 
 
 def value(table, method: str, column: str, metric: str = "dice", group: str = "foreground mean") -> float:
-    """What one method's row of a comparison has in a column."""
+    """Return a column's value in one method's row of a comparison."""
     chosen = (table["method"] == method) & (table["metric"] == metric) & (table["class"] == group)
     return table.loc[chosen, column].item()
