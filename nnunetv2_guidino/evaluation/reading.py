@@ -125,10 +125,7 @@ def read_labels(
     if len(array) != 1:
         raise GuidinoError(f"{file} has {len(array)} channels; a segmentation has one, with a label in each pixel")
     allowed = labels.values if ignore is None else [*labels.values, ignore]
-    known = np.zeros(array.shape, bool)  # one byte per pixel; numpy's own functions for sets need sixteen
-    for value in allowed:
-        known |= array == value
-    unknown = np.unique(array[~known])
+    unknown = np.unique(array[~np.isin(array, allowed, kind="sort")])  # this kind needs one byte per pixel
     if unknown.size:
         found = ", ".join([f"{value:g}" for value in unknown[:5]] + ["…"] * (unknown.size > 5))
         example = "name=value,…"

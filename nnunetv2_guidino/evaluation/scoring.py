@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from nnunetv2.configuration import default_num_processes
 from tqdm import tqdm
 
@@ -52,21 +51,15 @@ class Scorer:
         tolerance = min(spacing) if self.nsd_tolerance is None else self.nsd_tolerance
         metrics = {}
         for values in labels.classes.values():
-            truth, predicted = (_mask(array, as_tuple(values), valid) for array in (reference, prediction))
-            scores = class_metrics(truth, predicted, spacing, tolerance, self.empty)
+            # numpy's default kind needs six times as much memory
+            masks = [np.isin(array, as_tuple(values), kind="sort") for array in (reference, prediction)]
+            if valid is not None:
+                masks = [mask & valid for mask in masks]
+            scores = class_metrics(masks[0], masks[1], spacing, tolerance, self.empty)
             scores["TN"] = number - scores["TP"] - scores["FP"] - scores["FN"]
             metrics[str(values)] = scores
         entry = {"case": case.name, "reference_file": str(case.reference), "prediction_file": str(case.prediction)}
         return entry | ({"fold": case.fold} if case.fold else {}) | {"metrics": metrics}
-
-
-def _mask(array: npt.NDArray[Any], values: Iterable[int], valid: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-    mask = np.zeros(array.shape, bool)
-    for value in values:
-        mask |= array == value
-    if valid is not None:
-        mask &= valid
-    return mask
 
 
 def score_cases(scorer: Scorer, cases: Sequence[PredictedCase], processes: int | None = None) -> list[dict[str, Any]]:
