@@ -28,12 +28,11 @@ class Place(NamedTuple):
 
 
 def places(device: str, jobs: int | None) -> list[Place]:
-    """Return the places of trainings that run at the same time.
+    """Where trainings run beside each other.
 
     Args:
-        device: With "cuda", `jobs` trainings (default: one for each GPU) are dealt out to the GPUs in turn. Otherwise
-            `jobs` trainings (default 1) share the cores equally.
-        jobs: The number of trainings at once.
+        device: cuda: one on each GPU; `jobs` are dealt out to the GPUs in turn. Else `jobs` (default 1) on as many
+            shares of the cores.
 
     Raises:
         GuidinoError: If there is no GPU, or there are more jobs than cores.
@@ -44,7 +43,7 @@ def places(device: str, jobs: int | None) -> list[Place]:
     if device == "cuda":
         gpus = visible_gpus()
         if not gpus:
-            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; use -device cpu")
+            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; give -device cpu")
         count = jobs or len(gpus)
         variables = _share(cores, count, 12)
         return [Place({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **variables}) for i in range(count)]
@@ -65,7 +64,7 @@ def _share(cores: int, count: int, most: int) -> dict[str, str]:
 
 
 def visible_gpus() -> list[str]:
-    """Return the values of CUDA_VISIBLE_DEVICES that select one visible GPU each."""
+    """What CUDA_VISIBLE_DEVICES can say of each GPU that it allows now."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
     if shutil.which("nvidia-smi") is None:
