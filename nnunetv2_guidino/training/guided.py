@@ -208,14 +208,14 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     # guide_progress.png, beside nnU-Net's progress.png
 
     def on_epoch_end(self) -> None:
-        """Bring the picture up to date."""
+        """Bring the picture up to date, where it is due; the last epoch is a stage of its own, so that it always is."""
         super().on_epoch_end()
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
                 self.guide_progress.record(self._guided_network(), self.current_epoch)
-                self.guide_progress.draw(
-                    self.logger.get_checkpoint(), self._guided_network().tokenbook.weights.shape[1]
-                )
+                if self.guide_progress.is_due():
+                    prototypes = self._guided_network().tokenbook.weights.shape[1]
+                    self.guide_progress.draw(self.logger.get_checkpoint(), prototypes)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """nnU-Net's; the picture shows cases of the one that validates."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ Array = npt.NDArray[Any]
 CASES = 4
 STAGES = 8  # at which the guide is recorded, besides the start
 TILE = 128  # pixels of a patch's longer side in the picture
+SECONDS = 60  # at least, between two pictures that show the same guides
 
 
 @contextmanager
@@ -107,6 +110,8 @@ class GuideProgress:
         scale = min(1.0, TILE / max(masks.shape[1:]))
         self.tile = tuple(max(1, round(side * scale)) for side in masks.shape[1:])
         self.guides: dict[int, Array] = {}  # finished epochs -> (n, *tile) in 0…255
+        self._drawn = -math.inf  # when, and with how many guides
+        self._drawn_guides = 0
         if finished and self.file.is_file():
             with np.load(self.file) as recorded:
                 if recorded["guides"].shape[1:] == (len(images), *self.tile):
@@ -128,6 +133,13 @@ class GuideProgress:
         with whole_file(self.file) as unfinished:
             np.savez_compressed(unfinished, finished=list(self.guides), guides=np.stack(list(self.guides.values())))
 
+    def is_due(self) -> bool:
+        """Whether to draw: where a guide was recorded since the last picture, or that one is a minute old.
+
+        A picture takes a second or two of the CPU, while a GPU waits.
+        """
+        return len(self.guides) > self._drawn_guides or time.monotonic() - self._drawn >= SECONDS
+
     def draw(self, history: Mapping[str, Sequence[float]], prototypes: int) -> None:
         """Write guide_progress.png.
 
@@ -143,6 +155,7 @@ class GuideProgress:
             self._draw_guides(below.subplots())
             with whole_file(self.file.with_suffix(".png")) as unfinished:
                 figure.savefig(unfinished, dpi=80)
+        self._drawn, self._drawn_guides = time.monotonic(), len(self.guides)
 
     def _draw_guides(self, axes: Axes) -> None:
         # One picture of all tiles: an axis for each would take seconds to lay out.

@@ -3,10 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from PIL import Image
 from torch import nn
 
+from nnunetv2_guidino.training import progress as progress_module
+from nnunetv2_guidino.training.logging import LoggedTerms
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, prototypes_in_use, reported, stages
 
 PATCH = (32, 48)
@@ -164,6 +167,33 @@ def test_recording_leaves_the_network_and_random_numbers_alone(tmp_path):
     assert network.level.grad is None
     assert torch.equal(torch.get_rng_state(), before)
     assert np.all(recorder.guides[0] == 128)
+
+
+def test_epochs_between_two_stages_are_drawn_at_most_once_a_minute(planned_trainer, monkeypatch, tmp_path):
+    """nnU-Net's epochs on a GPU may take ten seconds, and a picture one or two of them."""
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: self.initialize())
+    clock, drawn = [0.0], []
+
+    def next_epoch(trainer):
+        trainer.current_epoch += 1
+
+    monkeypatch.setattr(LoggedTerms, "on_epoch_end", next_epoch)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+
+    def save(figure, file, **_):
+        drawn.append(trainer.current_epoch)
+        Path(file).touch()
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    trainer = planned_trainer("nnUNetTrainerGuiDINO_100epochs")
+    trainer.validation_dataset = Preprocessed({"a": case((1, 64, 64), (0, slice(5, 25), slice(30)))})
+    trainer.on_train_start()
+    monkeypatch.setattr(trainer.logger, "get_checkpoint", lambda: HISTORY)
+    for _ in range(100):
+        clock[0] += 10
+        trainer.on_epoch_end()
+    # the stages, and what is a minute behind the last picture
+    assert drawn == [1, 2, 4, 7, 13, 14, 20, 26, 27, 33, 39, 45, 51, 52, 58, 64, 70, 76, 82, 88, 94, 100]
 
 
 @pytest.mark.parametrize("without", ["", "guide", "boundary"])
