@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunetv2_guidino.guide import resizing
 from nnunetv2_guidino.guide.gates import guide_at
@@ -69,28 +70,72 @@ def test_gate_averages_slices_and_interpolates_within_them():
     torch.testing.assert_close(guide_at(guide, (3, 8, 8)), expected)
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((16, 16), (256, 256)),
+        ((14, 21), (8, 100)),
+        ((37, 5), (512, 5)),
+        ((1, 1), (7, 3)),
+        ((128, 14, 14), (128, 64, 96)),
+        ((5, 6, 7), (9, 3, 31)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.double, torch.float32, torch.bfloat16, torch.float16])
+def test_interpolation_and_its_gradient_are_torch_s(source, target, dtype):
+    values = torch.rand(2, 1, *source, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    mode = "bilinear" if len(source) == 2 else "trilinear"
+    ours, expected = interpolate(values, target), F.interpolate(values, target, mode=mode)
+    precise = {"rtol": 1e-5, "atol": 2e-6} if dtype in (torch.double, torch.float32) else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(ours, expected, **precise)
+    assert ours.is_contiguous()  # else every product with a feature would be slower
+    pull = torch.rand(ours.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    gradients = [torch.autograd.grad(output, values, pull)[0] for output in (ours, expected)]
+    scale = float(gradients[1].abs().max())
+    torch.testing.assert_close(gradients[0] / scale, gradients[1] / scale, **precise)
+
+
+def test_nothing_is_interpolated_with_atomic_additions():
+    """By torch's list of what is not reproducible on CUDA, upsample_*_backward_out among it."""
+    names = set()
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    for size in ((20, 20), (6, 20, 20)):
+        guide = torch.rand(1, 1, *[4] * len(size), requires_grad=True)
+        with Names():
+            guide_at(guide, size).sum().backward()
+    assert "mm" in names or "bmm" in names
+    assert not [name for name in names if "upsample" in name or "index" in name or "scatter" in name]
+
+
 def test_matrices_are_made_once_and_serve_a_training_after_a_prediction():
     """nnU-Net predicts in inference mode, and a tensor that was made there cannot be kept for gradients."""
-    resizing._kept_shares.cache_clear()
+    resizing._kept.cache_clear()
     values = torch.rand(1, 1, 20, 28, requires_grad=True)
     with torch.inference_mode():
         area_average(values, (18, 26))
     area_average(values, (18, 26)).sum().backward()
     assert values.grad.sum().item() == pytest.approx(18 * 26, rel=1e-5)
-    assert resizing._kept_shares.cache_info().misses == 2
+    assert resizing._kept.cache_info().misses == 2
 
 
 def test_compiled_in_one_graph_and_the_same():
     torch._dynamo.reset()
     values = torch.rand(2, 1, 20, 28)
-    compiled = torch.compile(area_average, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(values, (18, 26)), area_average(values, (18, 26)))
+    for resize in (area_average, interpolate):
+        compiled = torch.compile(resize, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(values, (18, 26)), resize(values, (18, 26)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_does_not_round_it(dtype):
     values = torch.rand(1, 1, 20, 28)
-    with torch.autocast("cpu", dtype=dtype):
-        assert torch.equal(area_average(values, (18, 26)), area_average(values, (18, 26)).float())
-        inside = area_average(values, (18, 26))
-    assert torch.equal(inside, area_average(values, (18, 26)))
+    for resize in (area_average, interpolate):
+        with torch.autocast("cpu", dtype=dtype):
+            inside = resize(values, (18, 26))
+        assert inside.dtype == torch.float32
+        assert torch.equal(inside, resize(values, (18, 26)))
