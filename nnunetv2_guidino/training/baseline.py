@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._functorch.config as functorch_config
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
@@ -111,6 +113,11 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
             )
         return some_cases(training, self.cases, self.seed or 0), validation
 
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's, with the same number formats in the backward pass whether the network is compiled or not."""
+        with _backward_without_autocast():
+            return super().train_step(batch)
+
     def on_train_start(self) -> None:
         """nnU-Net writes plans.json and its companions in place: here, into a folder from which they go on whole.
 
@@ -150,6 +157,19 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
         with whole_file(Path(filename)) as unfinished:
             super().save_checkpoint(str(unfinished))
+
+
+def _backward_without_autocast() -> AbstractContextManager[object]:
+    """Have backward passes compiled as they are run: outside autocast, each product in its forward pass's format.
+
+    The first step compiles them within autocast. By default torch applies that to them too, so that products that ran
+    in bfloat16 or float32 are differentiated in float16, where scaled gradients overflow. Earlier versions of torch
+    have no such setting.
+    """
+    if not hasattr(functorch_config, "backward_pass_autocast"):
+        return nullcontext()
+    setting: AbstractContextManager[object] = functorch_config.patch(backward_pass_autocast="off")
+    return setting
 
 
 class PaperRecipe:
