@@ -17,7 +17,7 @@ from nnunetv2_guidino import lists
 from nnunetv2_guidino.architectures.contract import describe, encode
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.cost.encoder import Cost, encoder_cost, known_architecture
-from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
+from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE, TOKENS_WITHOUT_GRADIENT
 from nnunetv2_guidino.guide.positions import Position
 from nnunetv2_guidino.guide.slices import slice_positions
 
@@ -33,6 +33,8 @@ COPY_BYTES = 2  # of each weight through which gradients pass: autocast's copy i
 LIVE_TENSORS = 4  # of a block at work, besides what it keeps: its input, its output, and what it is at
 # That the TokenBook keeps for its backward pass, in float32: the tokens, their projection, and that normalized.
 TOKEN_COPIES = 3
+# Of each pixel and class, while the boundary's loss is computed: the mask, its band, and what both are made of.
+BAND_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Memory:
         slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
         guide_per_slice: What each of them adds.
         gates_per_patch: What the gates add for each patch: every gated feature once more.
+        boundary_per_patch: What the boundary's loss needs for each patch.
         slices_at_once: How many the encoder works on at a time.
         encoding_per_slice: What each of these needs besides.
     """
@@ -55,6 +58,7 @@ class Memory:
     slices_per_patch: int
     guide_per_slice: float
     gates_per_patch: float
+    boundary_per_patch: float
     slices_at_once: float
     encoding_per_slice: float
 
@@ -62,7 +66,8 @@ class Memory:
         """GB that the guide takes for a batch."""
         slices = batch_size * self.slices_per_patch
         encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
-        return self.guide_fixed + batch_size * self.gates_per_patch + slices * self.guide_per_slice + encoding
+        patches = batch_size * (self.gates_per_patch + self.boundary_per_patch)
+        return self.guide_fixed + patches + slices * self.guide_per_slice + encoding
 
     def total(self, batch_size: int) -> float:
         """GB that a training takes for a batch."""
@@ -94,13 +99,14 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     if architecture is None:
         return None
     inputs = determine_num_input_channels(manager, settings, dataset_json)
+    labels = manager.get_label_manager(dataset_json)
     with torch.device("meta"):
         network = get_network_from_plans(
             settings.network_arch_class_name,
             settings.network_arch_init_kwargs,
             settings.network_arch_init_kwargs_req_import,
             inputs,
-            manager.get_label_manager(dataset_json).num_segmentation_heads,
+            labels.num_segmentation_heads,
             allow_init=False,
             deep_supervision=False,  # as the planner counts its reference networks
         )
@@ -125,17 +131,20 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     several = isinstance(config.layer, list) and len(config.layer) > 1
     # Tokens of earlier layers wait for those of the last; so do all activations then (see TokenEncoder.forward).
     waiting = cost.token_bytes if several else 0
+    at_once = TOKENS_AT_ONCE if trained else TOKENS_WITHOUT_GRADIENT
     copies = COPY_BYTES * cost.parameters if trained else 0
     book = _tokenbook_parameters(cost, config)
     patch = torch.empty(1, inputs, *patch_size, device="meta")
+    classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
     gated = _gated_elements(network, config.gate, channels, patch)
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
         guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
         slices_per_patch=_slices(patch_size, config.slice_stride),
         guide_per_slice=slice_bytes / 2**30,
-        slices_at_once=math.inf if trained and several else max(1, TOKENS_AT_ONCE // cost.tokens),
+        slices_at_once=math.inf if trained and several else max(1, at_once // cost.tokens),
         gates_per_patch=HALF * 4 * gated / 2**30,
+        boundary_per_patch=BAND_BYTES * classes * math.prod(patch_size) / 2**30 if config.lambdas["boundary"] else 0.0,
         encoding_per_slice=(KEPT * cost.activation_bytes + HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.encoders.architecture import Layer, build_vit, checked_layers
+from nnunetv2_guidino.encoders.cast_weights import CastWeights
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
@@ -32,6 +33,7 @@ UNIT_RANGE_SCHEMES = ("RescaleTo01Normalization", "RGBTo01Normalization")
 
 # A volume has hundreds of slices. So many tokens make ViT-S's widest tensor, 1536 floats for each, 100 MB.
 TOKENS_AT_ONCE = 2**14
+TOKENS_WITHOUT_GRADIENT = 2**16  # nothing but a block's own tensors is there then
 
 # No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no parameters that
 # get no gradient.
@@ -112,6 +114,7 @@ class TokenEncoder(nn.Module):
         self.has_adapters = lora is not None and not merge_lora
         self.has_gradients = self.has_adapters or trainable  # of the transformer
         self.memory = TokenMemory() if merge_lora else None
+        self.cast_weights = CastWeights(self.vit) if merge_lora else None
         self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
@@ -172,16 +175,17 @@ class TokenEncoder(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         images = patch[:, : self.image_channels]
-        if self.memory is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if self.memory is None or not _predicting():
             return self._encode(images)
         return self.memory.recall(images, self._encode)
 
     def _encode(self, images: Tensor) -> Tensor:
         height, width = self.input_size(*images.shape[2:])
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
-        chunks = torch.split(images, max(1, TOKENS_AT_ONCE // tokens_per_image))
         # The learned convolution lies before the transformer, so its gradient has to pass through.
         with nullcontext() if self.to_rgb is not None or self.has_gradients else torch.no_grad():
+            most = TOKENS_AT_ONCE if torch.is_grad_enabled() else TOKENS_WITHOUT_GRADIENT
+            chunks = torch.split(images, max(1, most // tokens_per_image))
             encode = self._tokens
             if len(chunks) > 1 and torch.is_grad_enabled() and not self.keeps_hidden_tokens:
                 # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Hidden tokens
@@ -202,7 +206,8 @@ class TokenEncoder(nn.Module):
         # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
         rows, columns = height // self.patch_size, width // self.patch_size
         own = self.scale.dtype  # the weights' too; the convolution may be under nnU-Net's autocast
-        with native_precision(image.device, self.training):
+        cast = nullcontext() if self.cast_weights is None or not _predicting() else self.cast_weights.used(image.device)
+        with native_precision(image.device, self.training), cast:
             patches = self._all_tokens(image.to(own))[:, -rows * columns :].to(own)
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
@@ -238,6 +243,10 @@ class TokenEncoder(nn.Module):
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         return describe(folder, name, parameters, pretrained.config)
+
+
+def _predicting() -> bool:
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def _to_stable_names(module: TokenEncoder, state: dict[str, Tensor], prefix: str, *_: object) -> None:

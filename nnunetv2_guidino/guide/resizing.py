@@ -47,7 +47,7 @@ def _multiplied(tensor: Tensor, size: Sequence[int], weights: Callable[[int, int
                 tensor = tensor @ matrix.T
             else:  # from the left, so that the result is contiguous, as the features are that it is multiplied with
                 behind = tensor.shape[axis + 1 :]
-                tensor = (matrix @ tensor.flatten(axis + 1)).unflatten(-1, behind)
+                tensor = torch.unflatten(matrix @ tensor.flatten(axis + 1), -1, behind)
         return tensor
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_guidino.guide.precision import without_autocast
 from nnunetv2_guidino.losses.terms import Step, mean_over_gpus
+
+LOGITS_AT_ONCE = 2**22  # of the band's pixels; a tensor that is made of them takes 16 MB
 
 
 def boundary_term(step: Step) -> Tensor:
@@ -33,24 +36,37 @@ def boundary_band(masks: Tensor, valid: Tensor, in_plane: bool = False) -> Tenso
     Shape:
         masks (B, K, …) and valid (B, 1, …) boolean -> (B, K, …) boolean
     """
+    seen = (masks.byte() + 1) * valid  # 1 outside, 2 inside, 0 ignored; 3 is to mean both
+    for axis in range(3 if in_plane and masks.ndim == 5 else 2, masks.ndim):
+        before, last = seen, masks.shape[axis] - 1
+        seen = before.clone()
+        seen.narrow(axis, 1, last).bitwise_or_(before.narrow(axis, 0, last))
+        seen.narrow(axis, 0, last).bitwise_or_(before.narrow(axis, 1, last))
+    return (seen == 3) & valid
 
-    def dilated(mask: Tensor) -> Tensor:
-        pool, kernel = (F.max_pool2d, (3, 3)) if mask.ndim == 4 else (F.max_pool3d, (1 if in_plane else 3, 3, 3))
-        return pool(mask.float(), kernel, stride=1, padding=[side // 2 for side in kernel]) > 0
 
-    return dilated(masks & valid) & dilated(~masks & valid) & valid
-
-
-def margins(logits: Tensor, channel: int, exclusive: bool) -> Tensor:
-    """Log-odds of one class against all the others (softmax heads), or of one region (sigmoid heads).
+def margins(logits: Tensor) -> Tensor:
+    """Log-odds of each class of softmax heads against all the others: z_k = l_k - log Σ_{j≠k} exp l_j.
 
     Shape:
-        logits (n, channels) -> (n,)
+        (n, C) -> the same
     """
-    if not exclusive:
-        return logits[:, channel]
-    others = torch.cat((logits[:, :channel], logits[:, channel + 1 :]), dim=1)
-    return logits[:, channel] - others.logsumexp(1)
+    largest, where = logits.max(1, keepdim=True)
+    below = logits - largest
+    others_of_largest = below.scatter(1, where, -torch.inf).logsumexp(1, keepdim=True)
+    # Of all but the largest, the others hold the largest, so that this difference is at least 1.
+    others = (1 + others_of_largest.exp() - below.exp().scatter(1, where, 0)).log()
+    return below - others.scatter(1, where, others_of_largest)
+
+
+def _hinges(logits: Tensor, sides: Tensor, exclusive: bool) -> Tensor:
+    """Sum of max(0, 1 - y·z) where y, the side of an edge, is 1 or -1; nothing where it is 0.
+
+    Shape:
+        logits and sides (n, C) -> scalar
+    """
+    z = margins(logits.float()) if exclusive else logits.float()
+    return (sides.abs() - sides * z).relu().sum()
 
 
 def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequence[int], exclusive: bool) -> Tensor:
@@ -66,11 +82,16 @@ def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequenc
         logits (B, C, …), masks and band (B, K, …) boolean -> scalar
     """
     with without_autocast(logits):
-        channels_last = logits.movedim(1, -1)
-        hinges = []
-        for k, channel in enumerate(channels):
-            # Only the few pixels of the band: the margins of all would take as much memory as the logits, per class.
-            at_edge = band[:, k].nonzero(as_tuple=True)
-            z = margins(channels_last[at_edge].float(), channel, exclusive)
-            hinges.append(torch.where(masks[:, k][at_edge], 1 - z, 1 + z).relu().sum())
-        return mean_over_gpus(torch.stack(hinges).sum(), band.sum())
+        # Only the thin band. How many pixels it has is the one number for which a GPU's host waits.
+        at_edge = band.any(1).nonzero(as_tuple=True)
+        pixels, inside, counted = (tensor.movedim(1, -1)[at_edge] for tensor in (logits, masks, band))
+        of_channel = dict(zip(channels, inside.char().mul_(2).sub_(1).mul_(counted).unbind(1), strict=True))
+        nothing = torch.zeros_like(at_edge[0], dtype=torch.int8)
+        sides = torch.stack([of_channel.get(channel, nothing) for channel in range(pixels.shape[1])], dim=1)
+        length = max(1, LOGITS_AT_ONCE // pixels.shape[1])
+        parts = [*zip(torch.split(pixels, length), torch.split(sides, length), strict=True)]
+        sum_of: Callable[..., Tensor] = _hinges
+        if len(parts) > 1:  # what the margins are made of is computed again in the backward pass, and not kept
+            sum_of = partial(checkpoint, _hinges, use_reentrant=False, preserve_rng_state=False)
+        hinges = torch.stack([sum_of(part, side, exclusive) for part, side in parts])
+        return mean_over_gpus(hinges.sum(), band.sum())

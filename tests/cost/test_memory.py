@@ -10,11 +10,11 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
 from nnunetv2_guidino import lists
-from nnunetv2_guidino.cost.memory import GB_PER_ELEMENT, TOKEN_COPIES, Memory, estimate
+from nnunetv2_guidino.cost.memory import BAND_BYTES, GB_PER_ELEMENT, TOKEN_COPIES, Memory, estimate
 from nnunetv2_guidino.guide.tokenbook import TokenBook
 
-ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"  # 256 tokens of 256×256 pixels, so that 64 slices are one part
-PART = 64
+ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"  # 256 tokens of 256×256 pixels
+PART = {"frozen": 256, "LoRA": 64}  # slices that are encoded at a time
 DATASET = {"labels": {"background": 0, "polyp": 1}, "channel_names": {"0": "R", "1": "G", "2": "B"}}
 
 
@@ -26,7 +26,7 @@ def estimated(patch_size: tuple[int, ...], cascade: bool = False, **guide: objec
         plans["configurations"][configuration := "3d_cascade_fullres"] = inherited
     memory = estimate(plans, configuration, DATASET)
     assert memory is not None
-    return replace(memory, gates_per_patch=0.0)  # see test_gates_keep_each_gated_feature_once_more
+    return replace(memory, gates_per_patch=0.0, boundary_per_patch=0.0)  # they have tests of their own
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -53,18 +53,20 @@ def test_patches_above_the_largest_input_size_cost_no_more_in_the_encoder():
     assert estimated((1024, 1024), max_input_size=None).encoding_per_slice > 3 * at_most.encoding_per_slice
 
 
-@pytest.mark.parametrize("guide", [{}, {"lora": {}}], ids=["frozen", "LoRA"])
-def test_the_encoder_works_on_a_part_of_the_slices(guide):
-    memory = estimated((PART, 256, 256), **guide)
+@pytest.mark.parametrize(("tuning", "guide"), [("frozen", {}), ("LoRA", {"lora": {}})])
+def test_the_encoder_works_on_a_part_of_the_slices(tuning, guide):
+    part = PART[tuning]
+    memory = estimated((part, 256, 256), **guide)
     one, two, three = (memory.guide(patches) for patches in (1, 2, 3))
-    assert two - one == pytest.approx(PART * memory.guide_per_slice)
+    assert two - one == pytest.approx(part * memory.guide_per_slice)
     assert three - two == pytest.approx(two - one)
-    assert one - memory.guide_fixed > PART * memory.encoding_per_slice > two - one
+    assert one - memory.guide_fixed > part * memory.encoding_per_slice > two - one
 
 
 def test_gradients_through_several_layers_keep_all_activations():
-    frozen, adapted = (estimated((PART, 256, 256), layer=[6, 12], lora=lora) for lora in (None, {}))
-    assert frozen.guide(2) - frozen.guide(1) == pytest.approx(PART * frozen.guide_per_slice)
+    slices = PART["frozen"]
+    frozen, adapted = (estimated((slices, 256, 256), layer=[6, 12], lora=lora) for lora in (None, {}))
+    assert frozen.guide(2) - frozen.guide(1) == pytest.approx(slices * frozen.guide_per_slice)
     assert adapted.guide(2) - adapted.guide(1) > 0.9 * (adapted.guide(1) - adapted.guide_fixed)
 
 
@@ -74,6 +76,21 @@ def test_gates_keep_each_gated_feature_once_more(gate, elements, gating):
     """Features of 4, 8 and 16 channels, at all, a quarter and a sixteenth of the pixels."""
     plans = planned.plans({"encoder": ENCODER, "gate": gate, "gating": gating}, patch_size=(32, 48)).plans
     assert estimate(plans, "2d", DATASET).gates_per_patch == 2 * elements * 32 * 48 / 2**30
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "classes"),
+    [
+        ({"background": 0, "a": 1, "b": 2, "ignore": 3}, {}, 2),
+        ({"background": 0, "whole": [1, 2], "core": 2}, {"regions_class_order": [1, 2]}, 2),
+    ],
+)
+def test_the_boundary_s_loss_is_counted_for_each_class(labels, settings, classes):
+    dataset = {**DATASET, "labels": labels, **settings}
+    for weight in (0.0, 0.5):
+        plans = planned.plans({"encoder": ENCODER, "lambda_boundary": weight}, patch_size=(8, 32, 48)).plans
+        counted = estimate(plans, "3d_fullres", dataset).boundary_per_patch
+        assert counted == (BAND_BYTES * classes * 8 * 32 * 48 / 2**30 if weight else 0)
 
 
 def test_a_cascade_needs_what_its_full_resolution_needs():
@@ -96,7 +113,7 @@ def test_the_tokenbook_keeps_no_more_than_counted(similarity):
 
 
 def test_the_largest_batch_that_fits():
-    memory = replace(estimated((PART, 256, 256), lora={}), network_per_patch=1.0)
+    memory = replace(estimated((PART["LoRA"], 256, 256), lora={}), network_per_patch=1.0)
     assert memory.largest_batch(memory.total(5), planned=12) == 5
     assert memory.largest_batch(memory.total(5), planned=4) == 4
     assert memory.largest_batch(0.1, planned=12) == 2

@@ -1,12 +1,16 @@
 """The encoder in bfloat16, which any CPU can emulate, and in float32."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from tiny_encoders import FAMILIES
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunetv2_guidino.config import LoRA
-from nnunetv2_guidino.encoders import precision
+from nnunetv2_guidino.encoders import precision, token_encoder
 from nnunetv2_guidino.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
@@ -79,3 +83,89 @@ def test_torch_compile_asks_once_for_the_format(tiny_encoder, monkeypatch):
     monkeypatch.undo()  # the tests' own answer
     explanation = torch._dynamo.explain(load(tiny_encoder("dinov3")))(torch.randn(1, 3, 64, 64))
     assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+# To predict on CUDA, in bfloat16
+
+
+@pytest.fixture
+def predicts_in_bfloat16(monkeypatch):
+    """Also on the CPU."""
+    in_bfloat16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    monkeypatch.setattr(token_encoder, "native_precision", lambda device, training: in_bfloat16())
+
+
+def predicting(folder, **settings) -> TokenEncoder:
+    layer = settings.pop("layer", None)
+    architecture = read_encoder_config(folder, layer)
+    return TokenEncoder(architecture, layer, ["ZScoreNormalization"] * 3, 64, merge_lora=True, **settings).eval()
+
+
+class Casts(TorchDispatchMode):
+    """How often a weight of a linear layer was cast."""
+
+    def __init__(self, module):
+        super().__init__()
+        linear = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
+        self.storages = {parameter.data_ptr() for layer in linear for parameter in layer.parameters()}
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.storages
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layer", [None, [1, 3]])
+@pytest.mark.parametrize("family", [*FAMILIES, "timm_eva"])
+def test_weights_are_cast_once_to_the_bits_of_autocast(family, layer, tiny_encoder, predicts_in_bfloat16):
+    folder = tiny_encoder(family)
+    encoder = predicting(folder, layer=layer)
+    encoder.load_pretrained(folder, "tiny")
+    images = torch.randn(3, 2, 3, 64, 80)
+    with torch.inference_mode():
+        tokens, casts = [], []
+        for image in images:
+            with Casts(encoder) as counted:
+                tokens.append(encoder(image))
+            casts.append(counted.count)
+        encoder.memory.forget()
+        encoder.cast_weights = None
+        assert all(torch.equal(ours, encoder(image)) for ours, image in zip(tokens, images, strict=True))
+    assert casts[0] > 0 == casts[1] == casts[2]
+
+
+def test_cast_weights_follow_the_weights_and_stay_out_of_checkpoints(tiny_encoder, predicts_in_bfloat16):
+    encoder, image = predicting(tiny_encoder("dinov3")), torch.randn(1, 3, 64, 64)
+    folds = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        folds.append(predicting(tiny_encoder("dinov3")).state_dict())
+
+    def expected(state) -> torch.Tensor:
+        other = predicting(tiny_encoder("dinov3"))
+        other.load_state_dict(state)
+        other.cast_weights = None
+        return other(image)
+
+    with torch.inference_mode():
+        for state in (*folds, folds[0]):
+            encoder.load_state_dict(state)
+            assert torch.equal(encoder(image), expected(state))
+            stored = encoder.state_dict()
+            assert stored.keys() == state.keys()
+            assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
+        copied = copy.deepcopy(encoder)
+        copied.load_state_dict(folds[1])
+        assert torch.equal(copied(image), expected(folds[1]))
+        assert torch.equal(encoder(image), expected(folds[0]))
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    assert encoder.cast_weights._places[0][0] is not copied.cast_weights._places[0][0]
+
+
+def test_what_fails_within_a_pass_leaves_the_weights(tiny_encoder, predicts_in_bfloat16):
+    encoder = predicting(tiny_encoder("dinov3"))
+    weights = [id(parameter) for parameter in encoder.parameters()]
+    encoder.vit.register_forward_pre_hook(lambda vit, args: 1 / 0)
+    with torch.no_grad(), pytest.raises(ZeroDivisionError):
+        encoder(torch.randn(1, 3, 64, 64))
+    assert [id(parameter) for parameter in encoder.parameters()] == weights

@@ -137,7 +137,8 @@ def test_large_batch_is_encoded_in_parts(layer, lora, tiny_encoder, monkeypatch)
         return [p.grad for p in encoder.parameters() if p.requires_grad]
 
     whole, expected = encoder(slices), gradients() if lora else []
-    monkeypatch.setattr(token_encoder, "TOKENS_AT_ONCE", 2 * 16 + 1)  # two images of 4×4 tokens
+    limit = "TOKENS_WITHOUT_GRADIENT" if lora is None else "TOKENS_AT_ONCE"
+    monkeypatch.setattr(token_encoder, limit, 2 * 16 + 1)  # two images of 4×4 tokens
     parts.clear()
     torch.testing.assert_close(encoder(slices), whole)
     assert parts == [2, 2, 1]

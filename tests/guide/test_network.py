@@ -110,6 +110,7 @@ def test_guide_of_a_volume_is_that_of_its_slices(depth, stride, tiny_encoder):
 )
 def test_torch_compile_sees_one_graph(family, settings, patch_size, tiny_encoder, monkeypatch):
     monkeypatch.setattr(token_encoder, "TOKENS_AT_ONCE", 128)  # volumes are encoded in several parts
+    monkeypatch.setattr(token_encoder, "TOKENS_WITHOUT_GRADIENT", 128)
     manager = plans(guide_section(tiny_encoder(family), **settings), patch_size=patch_size)
     explanation = torch._dynamo.explain(build(manager).train())(torch.randn(2, CHANNELS, *patch_size))
     assert explanation.graph_count == 1

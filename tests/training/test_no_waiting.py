@@ -25,15 +25,21 @@ def asking_file() -> str:
     return "elsewhere"
 
 
+ATEN = torch.ops.aten
+# a GPU's host has to know how many there are before it can make room for them
+COUNTED = (ATEN.nonzero.default, ATEN.masked_select.default, ATEN._unique2.default, ATEN.bincount.default)
+
+
 class Scalars(TorchDispatchMode):
-    """Where numbers are read, whatever asks for them."""
+    """Where numbers are read, or places that fulfil a condition counted, whatever asks for them."""
 
     def __init__(self, found: list[str]):
         super().__init__()
         self.found = found
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten._local_scalar_dense.default:
+        boolean = [i for i in (args[1] if func is ATEN.index.Tensor else ()) if i is not None and i.dtype == torch.bool]
+        if func is ATEN._local_scalar_dense.default or func in COUNTED or boolean:
             self.found.append(asking_file())
         return func(*args, **(kwargs or {}))
 
@@ -55,15 +61,17 @@ class Copies(TorchFunctionMode):
     ("name", "patch_size", "guide"),
     [
         ("nnUNetTrainerGuiDINO", (32, 48), {}),
-        ("nnUNetTrainerGuiDINOLoRA", (32, 48), {"guides": "classes"}),
+        ("nnUNetTrainerGuiDINOLoRA", (32, 48), {"guides": "classes"}),  # of two classes
         ("nnUNetTrainerGuiDINO", (8, 32, 48), {"slice_stride": 2}),
     ],
 )
-def test_no_step_waits_for_more_than_nnunet_s_own(name, patch_size, guide, planned_trainer):
-    trainer = planned_trainer(name, guide=guide, patch_size=patch_size)
+def test_no_step_waits_for_more_than_nnunet_s_own_and_the_size_of_the_band(name, patch_size, guide, planned_trainer):
+    labels = {"background": 0, "a": 1, "b": 2} if guide else {"background": 0, "a": 1}
+    trainer = planned_trainer(name, guide=guide, patch_size=patch_size, labels=labels)
     trainer.initialize()
     labels = torch.zeros(2, 1, *patch_size)
     labels[..., 8:24, 12:30] = 1
+    labels[..., 8:16, 12:30] = len(trainer.label_manager.foreground_labels)
     half = (slice(None), slice(None), *[slice(None, None, 2)] * len(patch_size))
     batch = {"data": torch.randn(2, 3, *patch_size), "target": [labels, labels[half]]}
     found: list[str] = []
@@ -72,7 +80,8 @@ def test_no_step_waits_for_more_than_nnunet_s_own(name, patch_size, guide, plann
         with torch.no_grad():
             validated = trainer.validation_step(batch)
     assert any(file.startswith(NNUNET) for file in found)  # they are noticed
-    assert not [file for file in found if file.startswith(OURS)]
+    ours = [Path(file.rpartition(":")[0]).name for file in found if file.startswith(OURS)]
+    assert ours == ["boundary.py"] * 2  # the band's pixels, once in each step
 
     trainer.on_train_epoch_end([trained] * 3)
     trainer.on_validation_epoch_end([validated] * 3)
