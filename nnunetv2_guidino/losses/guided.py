@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
@@ -74,8 +74,9 @@ class GuidedLoss(nn.Module):
             terms[name] = self._calculate[name](step)
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
-        self._last |= guide_counts(gating_guide(guide_logits.detach().sigmoid()), annotation)
         self.guide_target = step.guide_target
+        if not is_grad_enabled():
+            self._last |= guide_counts(gating_guide(guide_logits.sigmoid()), annotation)
         return loss
 
     def _segmentation_term(self, segmentations: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -88,6 +89,8 @@ class GuidedLoss(nn.Module):
 
     def last_terms(self) -> dict[str, Tensor]:
         """The unweighted terms of the last call, and true and false positives and negatives of the guide.
+
+        The latter only without gradients: in training nobody asks for them.
 
         They are on the device, where they are computed while the next step is prepared: to ask for their values is to
         wait for them.

@@ -52,6 +52,9 @@ def test_ignored_pixels_count_in_no_term(manager, size, guides):
         assert output.grad.isfinite().all()
         assert output.grad.abs().amax(1, keepdim=True)[~v].max() == 0
         assert output.grad.abs().amax(1, keepdim=True)[v].max() > 0
+    assert "guide_tp" not in loss.last_terms()  # training logs no counts
+    with torch.no_grad():
+        loss(outputs, targets)
     counts = loss.last_terms()
     assert counts["guide_tp"] + counts["guide_fn"] == read_target(targets[0], manager).foreground.sum()
 
