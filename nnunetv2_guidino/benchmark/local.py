@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, NamedTuple, NoReturn
 
 from nnunetv2_guidino.benchmark.clock import Clock, in_words
@@ -18,6 +20,7 @@ from nnunetv2_guidino.benchmark.state import State, last_lines, seconds_of
 from nnunetv2_guidino.errors import GuidinoError
 
 Log = Callable[[str], None]
+_GPU = re.compile(r"\d+|(GPU|MIG)-.+")  # what CUDA_VISIBLE_DEVICES names a GPU by
 
 
 class Place(NamedTuple):
@@ -31,8 +34,8 @@ def places(device: str, jobs: int | None) -> list[Place]:
     """Where trainings run beside each other.
 
     Args:
-        device: cuda: one on each GPU; `jobs` are dealt out to the GPUs in turn. Else `jobs` (default 1) on as many
-            shares of the cores.
+        device: cuda: one on each GPU or MIG slice; `jobs` are dealt out to these in turn. Else `jobs` (default 1) on as
+            many shares of the cores.
 
     Raises:
         GuidinoError: If there is no GPU, or there are more jobs than cores.
@@ -43,7 +46,7 @@ def places(device: str, jobs: int | None) -> list[Place]:
     if device == "cuda":
         gpus = visible_gpus()
         if not gpus:
-            raise GuidinoError("-device cuda: nvidia-smi shows no GPU; give -device cpu")
+            raise GuidinoError("-device cuda: nvidia-smi or CUDA_VISIBLE_DEVICES shows no GPU; give -device cpu")
         count = jobs or len(gpus)
         variables = _share(cores, count, 12)
         return [Place({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], **variables}) for i in range(count)]
@@ -64,13 +67,27 @@ def _share(cores: int, count: int, most: int) -> dict[str, str]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES can say of each GPU that it allows now."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu.strip() for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu.strip()]
+    """A value of CUDA_VISIBLE_DEVICES for each GPU that it allows now, or for each slice of a GPU with MIG."""
+    slices = _slices_of_gpus()
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return [name for number, names in slices.items() if number.isdigit() for name in names]
+    # CUDA reads the list up to what names no GPU: -1 or a word such as NoDevFiles hides all
+    named = takewhile(_GPU.fullmatch, map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    return [name for gpu in named for name in slices.get(gpu, [gpu])]
+
+
+def _slices_of_gpus() -> dict[str, list[str]]:
+    """By number and by UUID of each GPU: the UUIDs of its MIG slices, or its number where it has none."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(i) for i, line in enumerate(x for x in listed.stdout.splitlines() if x.startswith("GPU "))]
+        return {}
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    found: dict[str, list[str]] = {}
+    for gpu in re.split(r"^(?=GPU )", listed, flags=re.MULTILINE):
+        if head := re.match(r"GPU (\d+):.*\(UUID: (\S+)\)", gpu):
+            number, uuid = head.groups()
+            slices = re.findall(r"\(UUID: (MIG-\S+)\)", gpu)
+            found |= {number: slices or [number], uuid: slices or [uuid]}
+    return found
 
 
 def run_local(jobs: Sequence[Job], done: Sequence[Job], places: Sequence[Place], log: Log) -> list[Job]:

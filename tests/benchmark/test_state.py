@@ -1,6 +1,7 @@
 """How far a training is, as its result folder says; what is expected of the time; which results are compared."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,41 @@ def test_gpus_and_cores_are_dealt_out(monkeypatch):
     assert [place.cores for place in places("cpu", 3)] == [(0, 1), (2, 3), (4, 5)]
     with pytest.raises(GuidinoError, match="--jobs 9: there are 8 cores to share"):
         places("cpu", 9)
+
+
+LISTED = """GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
+  MIG 3g.20gb     Device  1: (UUID: MIG-a28ad590)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-8932f937)
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["MIG-c7384736", "MIG-a28ad590", "1"]),
+        ("0", ["MIG-c7384736", "MIG-a28ad590"]),
+        ("GPU-5d5ba0d6, 1", ["MIG-c7384736", "MIG-a28ad590", "1"]),
+        ("MIG-a28ad590", ["MIG-a28ad590"]),
+        ("1,-1,0", ["1"]),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("", []),
+    ],
+)
+def test_each_slice_of_a_gpu_is_a_place(visible, expected, monkeypatch, tmp_path):
+    nvidia_smi = tmp_path / "nvidia-smi"
+    nvidia_smi.write_text(f"#!/bin/sh\ncat <<END\n{LISTED}END\n")
+    nvidia_smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if not expected:
+        with pytest.raises(GuidinoError, match="CUDA_VISIBLE_DEVICES shows no GPU; give -device cpu"):
+            places("cuda", None)
+        return
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places("cuda", None)] == expected
 
 
 def test_script_resumes_and_goes_on_after_a_failure(job, tmp_path, monkeypatch):
