@@ -90,7 +90,9 @@ class TokenBook(nn.Module):
         Shape:
             tokens (B, C, h, w) -> (B, G, h, w) in float32, whose σ is the guides.
         """
-        projected: Tensor = self.projection(tokens)
+        # The 1×1 convolution as a matrix product: its weight's gradient has the strides of the weight, as DDP expects.
+        weight = self.projection.weight.flatten(1)
+        projected = F.linear(tokens.movedim(1, -1), weight, self.projection.bias).movedim(-1, 1)
         with without_autocast(projected):
             similarity = self._similarity(projected.float())
             if self.readout == "logistic":
@@ -107,5 +109,5 @@ class TokenBook(nn.Module):
             projected = projected / math.sqrt(projected.shape[1])
         # Both similarities are linear in the prototype, so the weighted sum is taken first: one 1×1 convolution
         # instead of K, and no (B, K, h, w) tensor.
-        mean_prototype = torch.einsum("gk,gkc->gc", self.weights.float(), prototypes)
+        mean_prototype = (self.weights.float()[:, None] @ prototypes)[:, 0]
         return torch.einsum("bchw,gc->bghw", projected, mean_prototype)

@@ -3,6 +3,8 @@
 Its annotations are not postponed: torch reads those of a communication hook.
 """
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +44,33 @@ def part_of(batch: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]
     return {"data": batch["data"][own], "target": [target[own] for target in batch["target"]]}
 
 
-def initialized(name: str, rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> Any:
+def initialized(
+    name: str, rank: int, world_size: int, folder: Path, settings: dict[str, Any], compiled: bool = False
+) -> Any:
     """A trainer as run_ddp makes it: nnU-Net's initialize() wraps the network, in the midst of ours."""
     torch.set_num_threads(1)
     precision.has_bfloat16 = lambda device: False  # as conftest.py has it: in bfloat16 a sum depends on its parts
     trainer = planned.build_trainer(name, fold=rank, batch_size=4, **settings)
     if world_size > 1:
         dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+        warnings.filterwarnings("error", message="Grad strides do not match bucket view strides")
         # In place of CUDA, on which nnU-Net insists: the two lines in which its __init__ notices the process group,
         # and the device on which it wraps.
         trainer.is_ddp, trainer.local_rank = True, rank
-        nnunet_trainer.DDP = on_the_cpu
+        nnunet_trainer.DDP = partial(on_the_cpu, compiled=compiled)
     trainer.initialize()
     return trainer
 
 
-def on_the_cpu(network: torch.nn.Module, device_ids: list[int]) -> DistributedDataParallel:
-    return DistributedDataParallel(network)
+def on_the_cpu(network: torch.nn.Module, device_ids: list[int], compiled: bool) -> DistributedDataParallel:
+    if not compiled:
+        return DistributedDataParallel(network)
+    return DistributedDataParallel(torch.compile(network, backend="aot_eager"), bucket_cap_mb=0.02)
 
 
-def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) -> None:
+def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any], compiled: bool = False) -> None:
     """Some steps of the trainer's own; leaves weights and logged values."""
-    trainer = initialized("nnUNetTrainerGuiDINO_seed0", rank, world_size, folder, settings)
+    trainer = initialized("nnUNetTrainerGuiDINO_seed0", rank, world_size, folder, settings, compiled)
     communicated: list[int] = []
     if world_size > 1:
         trainer.network.register_comm_hook(communicated, counting_hook)
@@ -77,6 +84,7 @@ def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any]) ->
     outputs = [trainer.train_step(batch) for batch in training]
     if world_size > 1:
         assert sum(communicated) == STEPS * trainable
+        assert len(communicated) > STEPS or not compiled  # several buckets
     trainer.on_train_epoch_end(outputs)
     with torch.no_grad():
         trainer.on_validation_epoch_end([trainer.validation_step(validation)])

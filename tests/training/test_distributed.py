@@ -27,10 +27,15 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
-def test_two_processes_train_as_one_does(settings, planned_trainer, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [*((name, False) for name in TRAININGS), ("LoRA", True)],
+    ids=[*TRAININGS, "LoRA, compiled, several buckets"],
+)
+def test_two_processes_train_as_one_does(name, compiled, planned_trainer, tmp_path):
+    settings = TRAININGS[name]
     train(0, 1, tmp_path, settings)
-    spawn(train, args=(2, tmp_path, settings), nprocs=2)
+    spawn(train, args=(2, tmp_path, settings, compiled), nprocs=2)
     one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1_0", "2_0", "2_1"))
     for name, weight in one["weights"].items():
         torch.testing.assert_close(first["weights"][name], weight, rtol=1e-5, atol=1e-5, msg=name)
