@@ -34,12 +34,14 @@ def check(encoder: str, layer: Layer, size: int, device: torch.device) -> str:
         tokens = token_encoder(image)
         float(tokens.sum())  # waits for the device
         seconds.append(time.perf_counter() - start)
+    in_float16 = f"{'fit' if token_encoder.fits_float16 else 'do not fit'} float16 on GPUs without bfloat16"
     _, channels, rows, columns = tokens.shape
     height, width = token_encoder.input_size(size, size)
     return (
         f"{source}\n"
         f"input {height}×{width} pixels -> {rows}×{columns} tokens of width {channels}, "
         f"patch {token_encoder.patch_size}, block {token_encoder.last_layer}\n"
+        f"largest activation {source.largest_activation:.0f}: its matrix products {in_float16}\n"
         f"{statistics.median(seconds):.3f} s per image on {device} "
         f"({torch.get_num_threads()} threads, median of {REPETITIONS})"
     )

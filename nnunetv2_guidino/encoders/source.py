@@ -47,6 +47,7 @@ class EncoderSource:
     sha256: str
     licence: str
     licence_url: str | None
+    largest_activation: float | None = None  # of a vision transformer (see precision.largest_activation)
 
     def __str__(self) -> str:
         where = f", {self.licence_url}" if self.licence_url else ""

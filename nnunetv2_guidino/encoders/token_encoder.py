@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nnunetv2_guidino.encoders.cast_weights import CastWeights
 from nnunetv2_guidino.encoders.families import family_of
 from nnunetv2_guidino.encoders.lora import add_adapters, dropouts, linear_layers, merge_adapters, reached
 from nnunetv2_guidino.encoders.names import to_installed, to_stable
-from nnunetv2_guidino.encoders.precision import native_precision
+from nnunetv2_guidino.encoders.precision import fits_float16, largest_activation, native_precision
 from nnunetv2_guidino.encoders.pretrained import pretrained_vit
 from nnunetv2_guidino.encoders.source import EncoderSource, describe
 from nnunetv2_guidino.encoders.token_memory import TokenMemory, equal_weights
@@ -34,6 +35,8 @@ UNIT_RANGE_SCHEMES = ("RescaleTo01Normalization", "RGBTo01Normalization")
 # A volume has hundreds of slices. So many tokens make ViT-S's widest tensor, 1536 floats for each, 100 MB.
 TOKENS_AT_ONCE = 2**14
 TOKENS_WITHOUT_GRADIENT = 2**16  # nothing but a block's own tensors is there then
+
+MEASURED_PATCHES = 14  # a side, of the images by which the largest activation is measured
 
 # No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no parameters that
 # get no gradient.
@@ -115,6 +118,7 @@ class TokenEncoder(nn.Module):
         self.has_gradients = self.has_adapters or trainable  # of the transformer
         self.memory = TokenMemory() if merge_lora else None
         self.cast_weights = CastWeights(self.vit) if merge_lora else None
+        self.fits_float16 = False  # whoever knows the weights says otherwise
         self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
@@ -207,7 +211,7 @@ class TokenEncoder(nn.Module):
         rows, columns = height // self.patch_size, width // self.patch_size
         own = self.scale.dtype  # the weights' too; the convolution may be under nnU-Net's autocast
         cast = nullcontext() if self.cast_weights is None or not _predicting() else self.cast_weights.used(image.device)
-        with native_precision(image.device, self.training), cast:
+        with native_precision(image.device, self.training, self.fits_float16), cast:
             patches = self._all_tokens(image.to(own))[:, -rows * columns :].to(own)
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
@@ -242,7 +246,10 @@ class TokenEncoder(nn.Module):
         # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
-        return describe(folder, name, parameters, pretrained.config)
+        activation = largest_activation(self.vit, self._all_tokens, MEASURED_PATCHES * self.patch_size)
+        self.fits_float16 = fits_float16(activation)
+        source = describe(folder, name, parameters, pretrained.config)
+        return replace(source, largest_activation=activation)
 
 
 def _predicting() -> bool:

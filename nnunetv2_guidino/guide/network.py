@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_guidino.architectures.contract import describe
 from nnunetv2_guidino.config import GuideConfig
+from nnunetv2_guidino.encoders.precision import fits_float16
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse
@@ -80,6 +81,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             merge_lora=for_prediction,
             max_input_size=config.max_input_size,
         )
+        self.token_encoder.fits_float16 = fits_float16((config.encoder_source or {}).get("largest_activation"))
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
             config.prototypes,

@@ -60,6 +60,7 @@ def test_check_prints_grid_and_seconds(family, tiny_encoder, capsys):
     side = round(64 / PATCH[family])
     assert f"{side}×{side} tokens of width {2 * WIDTH}" in printed
     assert "s per image on cpu" in printed
+    assert "its matrix products fit float16 on GPUs without bfloat16" in printed
 
 
 @pytest.mark.parametrize("family", ["swin", "bert"])

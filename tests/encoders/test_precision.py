@@ -49,6 +49,48 @@ def test_matrices_are_multiplied_in_bfloat16_and_tokens_stay_close(family, tiny_
     assert torch.equal(encoder.eval()(image), expected)  # a CPU predicts in float32
 
 
+@pytest.mark.parametrize(
+    ("capability", "fits", "expected"),
+    [((8, 0), True, torch.bfloat16), ((7, 5), True, torch.float16), ((7, 5), False, torch.float32)],
+)
+def test_a_gpu_without_bfloat16_multiplies_in_float16_what_fits(capability, fits, expected, monkeypatch):
+    monkeypatch.undo()  # the tests' own answer
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_: True)
+    for training in (True, False):
+        autocast = precision.native_precision(torch.device("cuda"), training, fits)
+        assert (autocast.fast_dtype if autocast._enabled else torch.float32) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float16_products_leave_the_residual_stream_in_float32(family, tiny_encoder, monkeypatch):
+    encoder = load(tiny_encoder(family)).train()
+    assert encoder.fits_float16
+    expected = encoder(image := torch.randn(2, 3, 64, 80))
+    in_float16 = torch.autocast("cpu", dtype=torch.float16)  # a CPU can, but would not
+    monkeypatch.setattr("nnunetv2_guidino.encoders.token_encoder.native_precision", lambda *_: in_float16)
+    products, stream = set(), set()
+    for module in encoder.vit.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, args, output: products.add(output.dtype))
+    for block in encoder.family.blocks(encoder.vit):
+        block.register_forward_pre_hook(lambda module, args: stream.add(args[0].dtype))
+    torch.testing.assert_close(encoder(image), expected, rtol=0, atol=0.01)
+    assert (products, stream) == ({torch.float16}, {torch.float32})
+
+
+def test_activations_near_float16_s_end_do_not_fit(tiny_encoder, tmp_path):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_encoder("dinov3"))
+    with torch.no_grad():
+        next(m for name, m in model.named_modules() if name.endswith("up_proj")).bias += 10_000
+    model.save_pretrained(tmp_path)
+    encoder = TokenEncoder(read_encoder_config(tmp_path, None), None, ("ZScoreNormalization",) * 3, 64)
+    assert encoder.load_pretrained(tmp_path, "tiny").largest_activation == pytest.approx(10_000, rel=0.01)
+    assert not encoder.fits_float16
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("on", [False, True])
 def test_what_overflows_in_nnunet_s_float16_is_finite(on, channels, tiny_encoder, bfloat16):
