@@ -59,7 +59,7 @@ def build_trainer(training: Training) -> Any:
     dataset_json = read_dataset_json(training.plans_file.with_name("dataset.json"), "labels", "channel_names")
     manager, settings = configuration_of(plans, training.plans_file, training.configuration)
     device = usable_device(training.device)
-    with _temporary_folders() as folders, redirect_stdout(StringIO()):
+    with temporary_folders() as folders, redirect_stdout(StringIO()):
         data = folders / "nnUNet_preprocessed" / manager.dataset_name / settings.data_identifier
         data.mkdir(parents=True)
         (data / "case.b2nd").touch()  # nnU-Net tells the format of the others by it
@@ -74,7 +74,7 @@ def build_trainer(training: Training) -> Any:
 
 
 @contextmanager
-def _temporary_folders() -> Iterator[Path]:
+def temporary_folders() -> Iterator[Path]:
     """nnU-Net's three variables name folders in this one meanwhile."""
     with tempfile.TemporaryDirectory() as root, ExitStack() as stack:
         for variable in VARIABLES:

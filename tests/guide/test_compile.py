@@ -2,7 +2,35 @@
 
 import pytest
 import torch
+from tiny_networks import DIMENSIONS
 from torch._dynamo.utils import counters
+
+from nnunetv2_guidino.cost.networks import dummy_batch
+from nnunetv2_guidino.doctor.rehearsal import epoch, recompile
+
+EPOCHS = [
+    *({"architecture": name, "patch_size": (64, 96) if count == 2 else (16, 32, 48)} for name, count in DIMENSIONS),
+    {"guide": {"lora": {}}},
+    {"guide": {"lora": {}}, "patch_size": (8, 32, 48)},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", EPOCHS, ids=str)
+def test_the_trainer_s_epochs_are_one_graph_that_is_compiled_once(settings, planned_trainer):
+    torch._dynamo.reset()
+    counters.clear()
+    if settings.get("architecture") == "nnwnet":
+        settings = {**settings, "guide": {"gate": "input"}}
+    trainer = planned_trainer("nnUNetTrainerGuiDINO_seed0", **settings)
+    trainer.initialize()
+    recompile(trainer, "eager")
+    batch = dummy_batch(trainer)
+    epoch(trainer, batch, 2)
+    graphs = counters["stats"]["unique_graphs"]
+    epoch(trainer, batch, 2)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 @pytest.mark.parametrize(
