@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nnunetv2_guidino.bounds import COUNT
 from nnunetv2_guidino.cost.fresh import in_fresh_process
 from nnunetv2_guidino.cost.networks import BareEncoder, Prediction, Training, build_trainer, dummy_batch
+from nnunetv2_guidino.cost.parts import parts
 from nnunetv2_guidino.cost.trainers import NNUNETS_OWN
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.encoders.source import versions
@@ -118,6 +119,7 @@ def measure(
         values = dict(_in_fresh_processes(trainings))
         actions, about = _steps(trainings)
         values |= interleaved(actions, rounds, where)
+        parts_of_step = _parts(trainings, rounds, where)
         # Gradients and momentum of all networks have to go before five folds of each come; trainers are in circles.
         actions.clear()
         gc.collect()
@@ -129,7 +131,14 @@ def measure(
         ) from error
     order = [Key(name, *network) for name in MEASURES for network in _networks(trainings)]
     return Costs(
-        {"dataset": folder.name, "configuration": configuration, "rounds": rounds, "plans": about, **_machine(where)},
+        {
+            "dataset": folder.name,
+            "configuration": configuration,
+            "rounds": rounds,
+            "plans": about,
+            **parts_of_step,
+            **_machine(where),
+        },
         {key: values[key] for key in order if key in values},
     )
 
@@ -180,6 +189,19 @@ def _steps(trainings: Mapping[tuple[str, str], Training]) -> tuple[dict[Key, Cal
             actions[Key("step", plans, ENCODER)] = partial(BareEncoder(trainer), batch["data"], training=True)
             about[plans] |= _about_encoder(trainer)
     return actions, about
+
+
+def _parts(trainings: Mapping[tuple[str, str], Training], rounds: int, device: torch.device) -> dict[str, Any]:
+    """Of the first guided network; on a GPU alone: a CPU's clock is too rough for differences."""
+    if device.type != "cuda":
+        return {}
+    trainer = build_trainer(next(training for (_, network), training in trainings.items() if network == GUIDED))
+
+    def time_each(actions: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        seconds = interleaved({Key("part", "", name): action for name, action in actions.items()}, rounds, device)
+        return {key.network: values for key, values in seconds.items()}
+
+    return {"parts": parts(trainer, dummy_batch(trainer), time_each)}
 
 
 def _predictions(trainings: Mapping[tuple[str, str], Training]) -> dict[Key, Callable[[], Any]]:

@@ -85,7 +85,14 @@ def table(costs: Costs) -> str:
         if lines:
             drift = "; the rounds drift, so there are no ratios" if drifts(costs, name) else ""
             parts.append(f"{name}: {meaning}, {unit}{drift}\n" + align([head, *lines]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _parts_of_step(costs)])
+
+
+def _parts_of_step(costs: Costs) -> str:
+    if "parts" not in costs.about:
+        return "The parts of a step (encoder, gates, loss terms, picture) are measured on a GPU only; go by the ratios."
+    seconds = (f"{name} {value:.4f} s" for name, value in costs.about["parts"].items())
+    return "What a guide adds to a step, eager: " + ", ".join(seconds)
 
 
 def _line(row: Row, unit: str) -> tuple[str, ...]:
