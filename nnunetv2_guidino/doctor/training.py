@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import tempfile
 import time
@@ -25,7 +26,7 @@ import nnunetv2_guidino
 from nnunetv2_guidino.cost.memory import estimate
 from nnunetv2_guidino.cost.networks import Prediction, temporary_folders
 from nnunetv2_guidino.doctor.finding import Finding, reason
-from nnunetv2_guidino.doctor.rehearsal import DATASET_JSON, PLAIN, Rehearsal, epoch, recompile
+from nnunetv2_guidino.doctor.rehearsal import DATASET_JSON, GUIDED, PLAIN, Rehearsal, epoch, recompile
 from nnunetv2_guidino.encoders.token_encoder import TOKENS_AT_ONCE
 
 CPU = torch.device("cpu")
@@ -103,8 +104,7 @@ def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
         f"graph breaks: {[*counters['graph_break']]}" if breaks else "",
         "graphs were compiled after the first epoch" if again else "",
         "" if second[-1] < first[0] else "the loss does not fall",
-        # scale ≥ 2^12 follows
-        "" if skipped <= 3 else "more than 3 steps were skipped",
+        "" if skipped <= 3 else "more than 3 steps were skipped, so that the loss scale is below 2^13",
     )
 
 
@@ -184,9 +184,10 @@ def _logits(prediction: Prediction, weights: dict[str, Tensor], image: Tensor) -
 def memory(rehearsal: Rehearsal) -> Finding:
     """The peak of what a guide adds, beside the estimate of `guidino plan`."""
     peaks = []
-    for name in (None, PLAIN):
+    for name in (GUIDED, PLAIN):
+        gc.collect()  # trainers are in circles
         torch.cuda.empty_cache()
-        trainer = rehearsal.trainer() if name is None else rehearsal.trainer(name=name)
+        trainer = rehearsal.trainer(name=name)
         batch = rehearsal.batch(trainer)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() - sum(p.nbytes for p in trainer.network.parameters())

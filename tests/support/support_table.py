@@ -106,7 +106,10 @@ def page() -> str:
 
     about = f"""Written by `python tests/support/support_table.py`, which trains, validates and predicts once with a
 tiny model for each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with
-everything in the other table. Otherwise a cell names what was raised."""
+everything in the other table. Otherwise a cell names what was raised.
+
+torch 2.6 is the oldest that works: 2.4 and 2.5 cannot compile the gates on several GPUs.
+[Check your GPU](../how_to/check_your_gpu.md) says whether trainings work on yours."""
     tables = [*table("target", TARGETS), "", *table("guide", GUIDES)]
     return "\n".join(["# What is supported", "", about, "", *tables, ""])
 
