@@ -120,7 +120,7 @@ class Rehearsal:
         """Noisy discs, the same ones whenever asked."""
         generator = torch.Generator().manual_seed(0)
         axes = torch.meshgrid(*[torch.linspace(-1, 1, side) for side in self.patch_size], indexing="ij")
-        disc = (sum(axis**2 for axis in axes) < 0.3).float().expand(trainer.batch_size, 1, *self.patch_size)
+        disc = (torch.stack(axes).square().sum(0) < 0.3).float().expand(trainer.batch_size, 1, *self.patch_size)
         noise = torch.randn(trainer.batch_size, 3, *self.patch_size, generator=generator)
         scales = trainer._get_deep_supervision_scales()
         sizes = [[round(s * by) for s, by in zip(self.patch_size, scale, strict=True)] for scale in scales]

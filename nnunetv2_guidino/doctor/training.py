@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from functorch.compile import make_boxed_func
+from functorch.compile import make_boxed_func  # type: ignore[import-untyped]
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -208,7 +208,7 @@ def memory(rehearsal: Rehearsal) -> Finding:
 def two_gpus(rehearsal: Rehearsal) -> Finding:
     """Two processes train as `nnUNetv2_train -num_gpus 2` does, compiled; their weights stay the same."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_on_one_of_two, args=(rehearsal, folder), nprocs=2)
+        spawn(_on_one_of_two, args=(rehearsal, folder), nprocs=2)  # type: ignore[no-untyped-call]
         losses, weights = zip(*(torch.load(Path(folder) / f"{rank}.pt") for rank in (0, 1)), strict=True)
     apart = float((weights[0] - weights[1]).abs().max())
     return finding(
