@@ -41,8 +41,9 @@ def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
 
     encode = BareEncoder(trainer)
     with torch.no_grad():
-        outputs = network(data)
-    segmentations, logits = outputs[:-1], outputs[-1].requires_grad_()
+        *segmentations, logits = network(data)
+    for output in (*segmentations, logits):
+        output.requires_grad_()
     step = Step(segmentations, logits, read_target(target[0], loss.label_manager), loss.label_manager, loss.in_plane)
     terms = {name: under_autocast(lambda name=name: [loss._calculate[name](step)]) for name in loss.weights}
     with tempfile.TemporaryDirectory() as folder:
