@@ -45,7 +45,11 @@ def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
     for output in (*segmentations, logits):
         output.requires_grad_()
     step = Step(segmentations, logits, read_target(target[0], loss.label_manager), loss.label_manager, loss.in_plane)
-    terms = {name: under_autocast(lambda name=name: [loss._calculate[name](step)]) for name in loss.weights}
+
+    def term(name: str) -> Callable[[], Any]:
+        return under_autocast(lambda: [loss._calculate[name](step)])
+
+    terms = {name: term(name) for name in loss.weights}
     with tempfile.TemporaryDirectory() as folder:
         seconds = time(
             {
