@@ -65,6 +65,7 @@ def initialized(
 def on_the_cpu(network: torch.nn.Module, device_ids: list[int], compiled: bool) -> DistributedDataParallel:
     if not compiled:
         return DistributedDataParallel(network)
+    dist._DEFAULT_FIRST_BUCKET_BYTES = 1024  # a megabyte is more than these networks have
     return DistributedDataParallel(torch.compile(network, backend="aot_eager"), bucket_cap_mb=0.02)
 
 
