@@ -106,8 +106,8 @@ class GuideConfig:
             (the paper's GuiDINO-U), "input" (GuiDINO-W).
         gating: How it acts on them, of lists.GATINGS: "blend", feature · (1 - s + s · guide) with a learned s for each
             channel, "residual", feature · (1 + guide), "product", feature · guide.
-        late_fusion: Whether the guide's logits also join the segmentation's, with a weight that training learns (see
-            guide.late_fusion); else the guide acts by its gates alone.
+        late_fusion: Whether predictions also add the guide's logits to the segmentation's, with a weight and a bias
+            that training learns (see guide.late_fusion); else the guide acts by its gates alone.
         lambdas: λ of each term of the loss in lists.LOSS_TERMS (equation 2), by name; 0 switches it off, and one not
             named has its default: "guide", the guide's binary cross-entropy (equation 3), "guide_dice", its Dice loss,
             and "boundary", the boundary's hinge loss (section 3.2, without an equation). In plans they are keys of

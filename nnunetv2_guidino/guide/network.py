@@ -23,7 +23,7 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
 class GuidedNetwork(TakesPretrainedWeights):
-    """Gates features of a segmentation network by a guide, and fuses both in the end, to predict.
+    """Gates features of a segmentation network by a guide and, in evaluation mode, adds the guide's evidence.
 
     What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
     says how many segmentations the planned network returns: a list, finest first, or the finest as a tensor.
@@ -90,7 +90,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             guides=config.classes if config.guides == "classes" else 1,
         )
         fuses = config.late_fusion and can_fuse(heads, config.classes, self.tokenbook.guides)
-        self.late_fusion = LateFusion(config.classes, self.tokenbook.guides) if fuses else None
+        self.late_fusion = LateFusion(config.classes) if fuses else None
         self.register_load_state_dict_pre_hook(_without_late_fusion)  # type: ignore[no-untyped-call]
 
     @property
@@ -146,7 +146,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             logits = self.guide_logits(patch)
         outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
         finest, *coarser = [outputs] if isinstance(outputs, Tensor) else outputs
-        if self.late_fusion is not None:
+        if self.late_fusion is not None and not self.training:
             finest = self.late_fusion(finest, logits)
         if self.returns_guides:
             return [finest, *coarser, logits]

@@ -12,9 +12,10 @@ from torch import Tensor, is_grad_enabled, nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.guide.late_fusion import LateFusion
 from nnunetv2_guidino.guide.tokenbook import gating_guide
 from nnunetv2_guidino.losses.guide import guide_counts
-from nnunetv2_guidino.losses.target import TokenTarget, read_target
+from nnunetv2_guidino.losses.target import read_target
 from nnunetv2_guidino.losses.terms import Step
 
 NEGLIGIBLE = 1e-5  # nnU-Net's weight of an output that counts for nothing: 0, or 1e-6 on several GPUs, before division
@@ -30,9 +31,7 @@ class GuidedLoss(nn.Module):
         label_manager: nnU-Net's.
         weights: λ of each term, by name; 0 switches it off.
         in_plane: Volumes are anisotropic: an edge lies within a slice (see boundary_band).
-
-    Attributes:
-        guide_target: The guides' target of the last call.
+        late_fusion: The network's, which learns here: its loss adds a gradient and nothing to the loss's value.
 
     Shape:
         output: nnU-Net's outputs, finest first, and the guides' logits (B, G, …) behind them: one for the foreground,
@@ -44,20 +43,20 @@ class GuidedLoss(nn.Module):
             has wrongly because it expects more.
     """
 
-    guide_target: TokenTarget
-
     def __init__(
         self,
         segmentation_loss: nn.Module,
         label_manager: LabelManager,
         weights: Mapping[str, float],
         in_plane: bool = False,
+        late_fusion: LateFusion | None = None,
     ):
         super().__init__()
         self.segmentation_loss = segmentation_loss
         self.label_manager = label_manager
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.in_plane = in_plane
+        self.late_fusion = late_fusion
         self.terms = ["seg", *self.weights]
         self._calculate = {name: _loaded(name) for name in self.weights}
         self._last: dict[str, Tensor] = {}
@@ -74,8 +73,11 @@ class GuidedLoss(nn.Module):
             terms[name] = self._calculate[name](step)
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
-        self.guide_target = step.guide_target
-        if not is_grad_enabled():
+        if is_grad_enabled():
+            if self.late_fusion is not None:
+                fusion = self._loss_of_one(self.late_fusion(segmentations[0], guide_logits), targets[0])
+                loss = loss + fusion - fusion.detach()
+        else:
             self._last |= guide_counts(gating_guide(guide_logits.sigmoid()), annotation)
         return loss
 
@@ -86,6 +88,10 @@ class GuidedLoss(nn.Module):
         elif len(targets) == 1:
             return of_all(segmentations[0], targets[0])
         return of_all(segmentations, targets)
+
+    def _loss_of_one(self, segmentation: Tensor, target: Tensor) -> Tensor:
+        of_one: Any = self.segmentation_loss
+        return (of_one.loss if isinstance(of_one, DeepSupervisionWrapper) else of_one)(segmentation, target)
 
     def last_terms(self) -> dict[str, Tensor]:
         """The unweighted terms of the last call, and true and false positives and negatives of the guide.

@@ -153,7 +153,8 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
     def _build_loss(self) -> nn.Module:
         # nnU-Net resamples volumes of such spacings slice by slice
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
-        return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane)
+        late_fusion = self._guided_network().late_fusion
+        return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane, late_fusion)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """The first of what nnU-Net does when a training starts, and before it starts others."""

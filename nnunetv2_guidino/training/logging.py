@@ -34,12 +34,8 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, and each term of the loss; late fusion counts the step's targets into its prior."""
-        outputs = super().train_step(batch)
-        fusion = self._guided_network().late_fusion
-        if fusion is not None:
-            fusion.add_to_prior(*self.loss.guide_target)
-        return {**outputs, **self._last_terms()}
+        """nnU-Net's step, and each term of the loss."""
+        return {**super().train_step(batch), **self._last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, each term of the loss, and what the guide gets right."""
@@ -87,8 +83,8 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.print_to_log_file(f"Guide Dice {self.logger.get_value('guide_dice', step=-1):.4f}")
         fusion = self._guided_network().late_fusion
         if fusion is not None:
-            weights = ", ".join(f"{weight:.3f}" for weight in fusion.weight.tolist())
-            self.print_to_log_file(f"Late fusion with weight {weights}")
+            weight, bias = (" ".join(f"{value:.3f}" for value in p.tolist()) for p in (fusion.weight, fusion.bias))
+            self.print_to_log_file(f"Late fusion with weight {weight}, bias {bias}")
         in_use = prototypes_in_use(self._guided_network().tokenbook.weights)
         self.logger.log("prototypes_in_use", in_use, self.current_epoch)
         super().on_epoch_end()

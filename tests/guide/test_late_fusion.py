@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from guided_networks import build, guide_section
 from planned import CHANNELS, CLASSES, plans
 
@@ -7,32 +8,26 @@ from nnunetv2_guidino.guide.gates import guide_at
 from nnunetv2_guidino.guide.late_fusion import LateFusion, can_fuse
 
 
-def show(fusion, share, weight=1.0):
-    """Count a batch of many tokens into the prior."""
-    fusion.add_to_prior(share[None, :, None, None].expand(1, -1, 100, 100), torch.full((1, 1, 100, 100), weight))
-
-
 @pytest.mark.parametrize(
     ("heads", "guides", "classes"), [(2, 1, 1), (3, 1, 2), (3, 2, 2), (1, 1, 1), (2, 2, 2)],
     ids=["one class", "classes, one guide", "classes, a guide each", "one region", "regions, a guide each"],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [(16, 24), (6, 16, 24)], ids=["2d", "3d"])
-def test_each_foreground_logit_gets_its_guide_s_evidence_beyond_the_prior(size, heads, guides, classes):
+def test_each_foreground_logit_gets_its_guide_s_evidence(size, heads, guides, classes):
     assert can_fuse(heads, classes, guides)
     segmentation, logits = torch.randn(2, heads, *size), torch.randn(2, guides, *size[:-2], 4, 6)
-    fusion = LateFusion(classes, guides)
+    fusion = LateFusion(classes)
     with torch.no_grad():
         fusion.weight.copy_(torch.arange(1, classes + 1) / 2)
-    show(fusion, torch.linspace(0.1, 0.3, guides))
+        fusion.bias.copy_(torch.arange(classes))
     at_size = guide_at(logits, size)
-    prior = torch.linspace(0.1, 0.3, guides).logit()
     fused = fusion(segmentation, logits)
     for head in range(heads - classes):
         assert torch.equal(fused[:, head], segmentation[:, head])
     for number in range(classes):
         added = fused[:, heads - classes + number] - segmentation[:, heads - classes + number]
-        guide = min(number, guides - 1)
-        torch.testing.assert_close(added, (number + 1) / 2 * (at_size[:, guide] - prior[guide]), rtol=1e-3, atol=1e-3)
+        expected = (number + 1) / 2 * at_size[:, min(number, guides - 1)] + number
+        torch.testing.assert_close(added, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_one_guide_cannot_tell_several_regions_apart():
@@ -42,66 +37,63 @@ def test_one_guide_cannot_tell_several_regions_apart():
 @pytest.mark.parametrize(
     ("share", "alone", "sum_of_both", "with_one_prior"), [(0.02, 0.28, 0.17, 0.63), (0.5, 0.84, 0.92, 0.92)]
 )
-def test_two_calibrated_observers_share_one_prior(share, alone, sum_of_both, with_one_prior):
+def test_two_calibrated_observers_learn_to_share_one_prior(share, alone, sum_of_both, with_one_prior):
     torch.manual_seed(0)
     truth = torch.rand(200_000) < share
     prior = torch.tensor(share).logit()
     # A normal observation around ±1 has the log-likelihood ratio 2x, so that both logits are calibrated.
     network, guide = (2 * (torch.randn(len(truth)) + 2 * truth - 1) + prior for _ in range(2))
-    fusion = LateFusion(1, 1)
-    torch.nn.init.ones_(fusion.weight)
-    show(fusion, torch.tensor([share]))
-    segmentation = torch.stack([torch.zeros_like(network), network])[None, :, :, None]
-    fused = fusion(segmentation, guide[None, None, :, None])[0, 1, :, 0]
+    fusion = LateFusion(1)
+    optimizer = torch.optim.LBFGS(fusion.parameters(), max_iter=50)
+
+    def fused():
+        return fusion(network[None, None, :, None], guide[None, None, :, None])[0, 0, :, 0]
+
+    def cross_entropy():
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(fused(), truth.float())
+        loss.backward()
+        return loss
+
+    optimizer.step(cross_entropy)
+    assert fusion.weight.item() == pytest.approx(1, abs=0.05)
+    assert fusion.bias.item() == pytest.approx(-prior.item(), abs=0.1)
     assert _dice(network > 0, truth) == pytest.approx(alone, abs=0.02)
     assert _dice(network + guide > 0, truth) == pytest.approx(sum_of_both, abs=0.02)
-    assert _dice(fused > 0, truth) == pytest.approx(with_one_prior, abs=0.02)
+    assert _dice(fused() > 0, truth) == pytest.approx(with_one_prior, abs=0.02)
 
 
 def _dice(prediction, truth):
     return (2 * (prediction & truth).sum() / (prediction.sum() + truth.sum())).item()
 
 
-def test_the_prior_is_the_share_of_all_batches_valid_area():
-    fusion = LateFusion(2, 2)
-    for share, weight in (([0.2, 0.0], 1.0), ([0.4, 0.1], 1.0), ([0.9, 0.9], 0.0), ([0.0, 0.2], 0.5)):
-        show(fusion, torch.tensor(share), weight)
-    torch.testing.assert_close(fusion.foreground / fusion.area, torch.tensor([0.6, 0.2]) / 2.5, rtol=1e-3, atol=1e-4)
-
-
-def test_a_class_that_no_batch_shows_has_a_finite_prior():
-    fusion = LateFusion(1, 1)
-    show(fusion, torch.zeros(1))
-    torch.nn.init.ones_(fusion.weight)
-    assert fusion(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 2, 2)).isfinite().all()
-
-
 def test_a_new_fusion_leaves_the_segmentation_as_it_is_bit_by_bit():
     segmentation = torch.randn(1, 3, 8, 8)
-    assert torch.equal(LateFusion(2, 1)(segmentation, 100 * torch.randn(1, 1, 2, 2)), segmentation)
+    assert torch.equal(LateFusion(2)(segmentation, 100 * torch.randn(1, 1, 2, 2)), segmentation)
 
 
-def test_weight_and_network_learn_and_the_guide_does_not():
-    fusion = LateFusion(1, 1)
+def test_only_the_fusion_learns_from_the_sum():
+    fusion = LateFusion(1)
     segmentation, logits = torch.randn(1, 2, 8, 8, requires_grad=True), torch.randn(1, 1, 2, 2, requires_grad=True)
     fusion(segmentation, logits)[:, 1].square().sum().backward()
     assert fusion.weight.grad.abs().sum() > 0
-    assert segmentation.grad.abs().sum() > 0
+    assert fusion.bias.grad.abs().sum() > 0
+    assert segmentation.grad is None
     assert logits.grad is None
 
 
 def test_half_precision_stays_half():
     segmentation = torch.randn(1, 2, 8, 8).half()
-    assert LateFusion(1, 1)(segmentation, torch.randn(1, 1, 2, 2)).dtype == torch.float16
+    assert LateFusion(1)(segmentation, torch.randn(1, 1, 2, 2)).dtype == torch.float16
 
 
-def test_the_finest_output_is_fused_in_training_and_prediction_alike(tiny_encoder):
-    network = build(plans(guide_section(tiny_encoder("dinov3")))).eval()
+def test_the_finest_output_is_fused_in_evaluation_mode(tiny_encoder):
+    network = build(plans(guide_section(tiny_encoder("dinov3"))))
     patch = torch.randn(1, CHANNELS, 32, 48)
-    plain = network(patch)
-    with torch.no_grad():
-        network.late_fusion.weight.fill_(1)
-    finest, coarser, logits = network(patch)
+    plain = network.eval()(patch)
+    torch.nn.init.ones_(network.late_fusion.weight)
+    torch.testing.assert_close(network.train()(patch), plain)
+    finest, coarser, logits = network.eval()(patch)
     assert torch.equal(finest, network.late_fusion(plain[0], logits))
     assert not torch.equal(finest, plain[0])
     assert torch.equal(coarser, plain[1])
@@ -119,7 +111,7 @@ def test_without_late_fusion_the_network_has_no_such_weight(tiny_encoder):
 
 
 @pytest.mark.parametrize("late_fusion", [True, False])
-def test_models_of_0_2_0_dev0_keep_their_one_weight_and_no_prior(tiny_encoder, late_fusion):
+def test_models_of_0_2_0_dev0_keep_their_one_weight(tiny_encoder, late_fusion):
     section = guide_section(tiny_encoder("dinov3"), late_fusion=late_fusion)
     network = build(plans(section), deep_supervision=False)
     state = {name: weight for name, weight in network.state_dict().items() if not name.startswith("late_fusion.")}
