@@ -48,7 +48,7 @@ class TokenBook(nn.Module):
         affine: ½ + ½·s, as in the reference code. Under nnU-Net's SGD and equation 3 alone it stays flat for hundreds
             of steps.
 
-    Similarity and read-out are computed in float32.
+    Projection, similarity and read-out are computed in float32.
 
     Args:
         channels: Width C of the tokens.
@@ -90,11 +90,11 @@ class TokenBook(nn.Module):
         Shape:
             tokens (B, C, h, w) -> (B, G, h, w) in float32, whose σ is the guides.
         """
-        # The 1×1 convolution as a matrix product: its weight's gradient has the strides of the weight, as DDP expects.
-        weight = self.projection.weight.flatten(1)
-        projected = F.linear(tokens.movedim(1, -1), weight, self.projection.bias).movedim(-1, 1)
-        with without_autocast(projected):
-            similarity = self._similarity(projected.float())
+        with without_autocast(tokens):
+            # A matrix product in place of the 1×1 convolution gives its weight's gradient the strides that DDP expects.
+            weight, bias = (parameter.float() for parameter in self.projection.parameters())
+            projected = F.linear(tokens.float().movedim(1, -1), weight.flatten(1), bias)
+            similarity = self._similarity(projected.movedim(-1, 1))
             if self.readout == "logistic":
                 return self.scale.float() * similarity + self.offset.float()
             return affine_logits(similarity)

@@ -133,7 +133,7 @@ def test_torch_compile_asks_once_for_the_format(tiny_encoder, monkeypatch):
 def predicts_in_bfloat16(monkeypatch):
     """Also on the CPU."""
     in_bfloat16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-    monkeypatch.setattr(token_encoder, "native_precision", lambda device, training: in_bfloat16())
+    monkeypatch.setattr(token_encoder, "native_precision", lambda device, training, fits_float16: in_bfloat16())
 
 
 def predicting(folder, **settings) -> TokenEncoder:
