@@ -58,7 +58,8 @@ def write_sources(folder: Path) -> None:
     for part in isic.iterdir():
         shutil.make_archive(str(folder / part.name), "zip", isic, part.name)
     (folder / "tn3k").mkdir()
-    write_folds(make_tn3k(folder / "tn3k", [f"{number:04}" for number in range(10)], ["0000"]), 10)
+    names = [f"{number:04}" for number in range(10)]
+    write_folds(make_tn3k(folder / "tn3k", names, ["0000"], size=(64, 64)), 10)
     shutil.make_archive(str(folder / "tn3k"), "zip", folder, "tn3k")
     make_pairs(folder / "my_data", [f"image{number}" for number in range(5)])
     for number in range(2):

@@ -35,6 +35,7 @@ SUBSTITUTIONS = {
     # the CPU, and few processes
     r"nnUNetv2_(train|predict\w*) ": r"\g<0>-device cpu ",
     r"guidino benchmark \S+\.yaml": r"\g<0> -device cpu",
+    r"guidino guide ": r"\g<0>-device cpu ",
     r'"cuda"': '"cpu"',
     r"nnUNetv2_predict_from_modelfolder ": r"\g<0>-npp 1 -nps 1 ",
     r"nnUNetv2_plan_and_preprocess ": r"\g<0>-npfp 1 -np 1 ",

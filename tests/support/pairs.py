@@ -89,10 +89,12 @@ def make_isic(folder: Path, parts: dict[str, int]) -> Path:
     return folder
 
 
-def make_tn3k(folder: Path, trainval: list[str], test: list[str], grey: bool = True) -> Path:
+def make_tn3k(
+    folder: Path, trainval: list[str], test: list[str], grey: bool = True, size: tuple[int, int] = (16, 12)
+) -> Path:
     """One picture and one mask under many names, which is what makes the official 3,493 cases affordable."""
-    save(draw_image((16, 12), grey=grey), folder / "image.jpg")
-    save(draw_mask((16, 12)), folder / "mask.png")
+    save(draw_image(size, grey=grey), folder / "image.jpg")
+    save(draw_mask(size), folder / "mask.png")
     for part, names in (("trainval", trainval), ("test", test)):
         for kind, ending in (("image", "jpg"), ("mask", "png")):
             (folder / f"{part}-{kind}").mkdir()
