@@ -50,6 +50,10 @@ SUBSTITUTIONS = {
     r"facebook/dinov2-small": "dinov2-small",
     r"facebook/dinov3-vits16-pretrain-lvd1689m": "dinov3-vits16",
     r'fetch\("timm/.*\n': "pass  # a fake: the encoder is there\n",
+    # the tiny encoders have three blocks
+    r"--set architecture.head=published": (
+        r"\g<0> --set 'architecture.layers=[1, 2, 3]' --set 'architecture.widths=[4, 6, 8]'"
+    ),
     # a page that stands alone makes again what another one has made
     r"dataset_id=501": "dataset_id=530",
     r'beside=\["nnUNetResEncUNetMPlans"\]': 'beside=["nnUNetPlansBottleneck"]',
