@@ -1,6 +1,6 @@
-"""How a guide acts on a feature map of the segmentation network (section 3.1): the contract, and forms that follow it.
+"""Define how a guide acts on a feature map of the segmentation network (section 3.1).
 
-A form is a subclass of Gate here or in a file of its own, with its line in lists.GATINGS.
+A form of gating is a subclass of Gate, here or in a file of its own, with a line in lists.GATINGS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nnunetv2_guidino.guide.resizing import area_average, interpolate
 
 
 def guide_at(guide: Tensor, size: Sequence[int]) -> Tensor:
-    """The guide at a feature's size: averaged along the axes where the feature is coarser, else interpolated.
+    """Resize the guide to a feature's size: average along axes where the feature is coarser, interpolate along others.
 
     Shape:
         (B, 1, …) -> (B, 1, *size)
@@ -25,13 +25,13 @@ def guide_at(guide: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Gate(nn.Module):
-    """Acts on one feature map; a network has one for each that is gated, so that it may hold parameters for it.
+    """Gate one feature map with a guide. A network has one gate for each gated feature, so a gate may have parameters.
 
-    A form gives `factor`, or `gate` if it does more than multiply. Its parameters are trained with the network and
-    stored in its checkpoints.
+    A subclass implements `factor`, or `gate` if it does more than multiply. nnU-Net trains the gate's parameters with
+    the network and stores them in its checkpoints.
 
     Args:
-        channels: C of the feature. Known whenever the form says that it `needs_channels`; else it may be None.
+        channels: C of the feature; None if it is unknown, which cannot happen where `needs_channels` is True.
 
     Shape:
         feature (B, C, …), guide (B, 1, …) in [0, 1] at the tokens' resolution -> as feature
@@ -47,7 +47,7 @@ class Gate(nn.Module):
         return self.gate(feature, guide_at(guide, feature.shape[2:]).to(feature.dtype))
 
     def gate(self, feature: Tensor, guide: Tensor) -> Tensor:
-        """The feature, gated by a guide of its size.
+        """Gate the feature with a guide of the same size.
 
         Shape:
             (B, C, …), (B, 1, …) -> (B, C, …)
@@ -55,7 +55,7 @@ class Gate(nn.Module):
         return feature * self.factor(guide)
 
     def factor(self, guide: Tensor) -> Tensor:
-        """What the feature is multiplied by.
+        """Return the factor that multiplies the feature.
 
         Shape:
             (B, 1, …) at the feature's size -> (B, 1 or C, …)
@@ -64,23 +64,24 @@ class Gate(nn.Module):
 
 
 class Product(Gate):
-    """feature · guide, as in the paper: nothing passes where the guide is near zero."""
+    """Multiply feature · guide, as in the paper: nothing passes where the guide is near zero."""
 
     def factor(self, guide: Tensor) -> Tensor:
         return guide
 
 
 class Residual(Gate):
-    """feature · (1 + guide): where the guide is silent, the feature passes as it is."""
+    """Multiply feature · (1 + guide): where the guide is zero, the feature passes unchanged."""
 
     def factor(self, guide: Tensor) -> Tensor:
         return 1 + guide
 
 
 class Blend(Gate):
-    """feature · (1 - s + s · guide): between the identity and the product, with an s that each channel learns from ½.
+    """Multiply feature · (1 - s + s · guide), between identity and product; each channel learns its s, starting at ½.
 
-    Where a guide has not found anything yet, features pass at half their size; once it has, channels may close.
+    While the guide is near zero everywhere, features pass at half their size. When it has found the foreground,
+    channels may close.
     """
 
     needs_channels = True
@@ -96,9 +97,9 @@ class Blend(Gate):
 
 
 class _Blended(torch.autograd.Function):
-    """Blend with the least of tensors as large as the feature, at which memory and time of a gate are spent.
+    """Compute Blend with as few tensors of the feature's size as possible, since they cost a gate's memory and time.
 
-    Left to autograd, the factor would be kept for the backward pass, where it is cheap to make again.
+    Autograd would keep the factor for the backward pass, which can compute it again cheaply.
     """
 
     @staticmethod
@@ -109,6 +110,7 @@ class _Blended(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         feature, guide, share = ctx.saved_tensors
+        # The buffer holds gradient · feature first, and the feature's gradient at the end.
         buffer = gradient * feature
         of_factor = buffer.flatten(2)
         of_guide = share.flatten() @ of_factor

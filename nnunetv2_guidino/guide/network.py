@@ -1,4 +1,4 @@
-"""GuidedNetwork: the planned segmentation network, gated by a guide."""
+"""GuidedNetwork gates the planned segmentation network with a guide (section 3.1)."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from nnunetv2_guidino.guide.tokenbook import TokenBook, gating_guide
 
 
 class GuidedNetwork(TakesPretrainedWeights):
-    """Gates features of a segmentation network by a guide and, in evaluation mode, adds the guide's evidence.
+    """Gate features of a segmentation network with a guide and, in evaluation mode, add the guide's evidence.
 
-    What it returns is said by two switches, each of its own. nnU-Net's deep supervision (`decoder.deep_supervision`)
-    says how many segmentations the planned network returns: a list, finest first, or the finest as a tensor.
-    `returns_guides` says whether the guides' logits follow them as the last entry of a list. It starts on to train and
-    off to predict, and whoever predicts with a network that is being trained switches it off meanwhile.
+    Two independent switches control the outputs. nnU-Net's deep supervision (`decoder.deep_supervision`) selects
+    between a list of segmentations, finest first, and the finest segmentation as a tensor. `returns_guides` appends the
+    guides' logits as the last entry of a list. It starts on for training and off for prediction; a trainer switches it
+    off while it predicts.
 
     Args:
         network: The planned network, as nnU-Net builds it (see architectures.contract).
-        config: With encoder_config and classes filled in.
+        config: Settings of the guide, with encoder_config and classes filled in.
         heads: Number of the segmentation's channels.
-        normalization_schemes: nnU-Net's, one per image channel.
-        for_prediction: LoRA's adapters are merged when weights are loaded, and no guides are returned; else the
-            adapters are trainable, and guides are returned.
+        normalization_schemes: nnU-Net's normalization scheme of each image channel.
+        for_prediction: If True, the network merges LoRA's adapters when it loads weights and returns no guides. If
+            False, the adapters are trainable and the network returns guides.
 
     Shape:
-        (B, n, H, W) -> the planned network's (B, classes, H, W) or list of such, and volumes (B, n, D, H, W) ->
-        (B, classes, D, H, W). With `returns_guides`, [segmentation, …, logits of the guides (B, G, h, w)].
+        (B, n, H, W) -> (B, heads, H, W), and volumes (B, n, D, H, W) -> (B, heads, D, H, W); with deep supervision a
+        list of segmentations, finest first. With `returns_guides`, a list [segmentation, …, logits of the guides],
+        where the logits are (B, G, h, w) or (B, G, D, h, w).
 
     Raises:
-        GuidinoError: If one of these is missing, or the network cannot be gated that way.
+        GuidinoError: If encoder_config or classes is missing, or if the network cannot be gated as configured.
     """
 
-    network: Any  # what the plans name
+    network: Any  # the network that the plans name
     returns_guides: bool
 
     def __init__(
@@ -70,7 +71,7 @@ class GuidedNetwork(TakesPretrainedWeights):
         self.gate = gated(describe(network), config.gate, config.gating, len(normalization_schemes))
         self.network = network
         self._no_decoder = SimpleNamespace(deep_supervision=False)
-        self.common_layers: tuple[int, ...] | None = None  # of the network's and the guide's, when weights are there
+        self.common_layers: tuple[int, ...] | None = None  # known when the weights are loaded: see `share_pass`
         self.register_load_state_dict_post_hook(_share_pass)  # type: ignore[no-untyped-call]
         self.token_encoder = TokenEncoder(
             config.encoder_config,
@@ -95,15 +96,20 @@ class GuidedNetwork(TakesPretrainedWeights):
 
     @property
     def decoder(self) -> Any:
-        """The planned network's, where nnU-Net switches deep supervision; else something that takes the switch."""
+        """Return the planned network's decoder, on which nnU-Net switches deep supervision, or a stand-in for it."""
         return getattr(self.network, "decoder", self._no_decoder)
 
     def guide_logits(self, patch: Tensor) -> Tensor:
-        """One guide, or one for each class or region, at the resolution of the tokens, as logits.
+        """Return the logits of one guide, or of one for each class or region, at the resolution of the tokens.
+
+        The encoder takes volumes slice by slice along the first axis, which is nnU-Net's through-plane axis.
+
+        Args:
+            patch: Patch as nnU-Net preprocessed it.
 
         Shape:
-            (B, n, H, W), as nnU-Net preprocessed it -> (B, G, h, w)
-            (B, n, D, H, W) -> (B, G, D, h, w), slice by slice along the first axis, nnU-Net's through-plane one
+            (B, n, H, W) -> (B, G, h, w)
+            (B, n, D, H, W) -> (B, G, D, h, w)
         """
         if patch.ndim == 4:
             return self.tokenbook.logits(self.token_encoder(patch))
@@ -114,22 +120,25 @@ class GuidedNetwork(TakesPretrainedWeights):
         return between_slices(logits.transpose(1, 2), positions, depth)
 
     def guides(self, patch: Tensor) -> Tensor:
-        """The guides themselves, in [0, 1]; shapes as `guide_logits` has them."""
+        """Return the guides in [0, 1], with the shapes of `guide_logits`."""
         return self.guide_logits(patch).sigmoid()
 
     def guide(self, patch: Tensor) -> Tensor:
-        """The one that gates, (B, 1, …)."""
+        """Return the one guide that gates, (B, 1, …) in [0, 1] (equation 1)."""
         return gating_guide(self.guides(patch))
 
     def share_pass(self) -> None:
-        """Have one pass of the transformer serve network and guide, if both stand on the same one, frozen.
+        """Let network and guide share one pass of the transformer, if both use the same frozen one.
 
-        To be called when their weights have changed; `load_state_dict` does so.
+        Call this when their weights have changed; `load_state_dict` does so.
         """
         self.common_layers = common_layers(self.network, self.token_encoder, self.settings)
 
     def _shares_pass(self, patch: Tensor) -> bool:
-        """Not where the gate is at the input, which the network's pass would have to wait for."""
+        """Return True if the guide can use the network's tokens of this patch.
+
+        A gate at the input prevents it: the network's pass would have to wait for the guide.
+        """
         return (
             self.common_layers is not None
             and self.gate.needs_features
@@ -146,6 +155,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             logits = self.guide_logits(patch)
         outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
         finest, *coarser = [outputs] if isinstance(outputs, Tensor) else outputs
+        # While training, the loss adds the guide's logits itself (see guide.late_fusion).
         if self.late_fusion is not None and not self.training:
             finest = self.late_fusion(finest, logits)
         if self.returns_guides:
@@ -153,12 +163,12 @@ class GuidedNetwork(TakesPretrainedWeights):
         return finest if isinstance(outputs, Tensor) else [finest, *coarser]
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """The planned network's, which nnU-Net's planner compares with its own reference networks."""
+        """Return the planned network's value, which nnU-Net's planner compares with that of its reference networks."""
         return self.network.compute_conv_feature_map_size(input_size)
 
 
 def _without_late_fusion(network: GuidedNetwork, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Drop the weight that version 0.2.0.dev0 stored, at 0, where it fused nothing."""
+    """Drop the weight of 0 that version 0.2.0.dev0 stored for networks without late fusion."""
     if network.late_fusion is None:
         state.pop(f"{prefix}late_fusion.weight", None)
 

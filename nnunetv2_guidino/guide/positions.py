@@ -1,6 +1,6 @@
-"""Where a guide acts in the segmentation network: the contract, and the places that follow it.
+"""Define the positions in the segmentation network at which a guide acts (section 3.1).
 
-A place is a subclass of Position here or in a file of its own, with its line in lists.GATES.
+A position is a subclass of Position, here or in a file of its own, with a line in lists.GATES.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ Outputs = Tensor | list[Tensor]  # of a segmentation network
 
 
 class Position(nn.Module):
-    """Runs a segmentation network with its gates in place, and holds them: one for each gated feature.
+    """Hold one gate for each gated feature and run a segmentation network with these gates.
 
-    A place says whether it `needs_features`, that is a network which can be taken apart at its features; the channels
-    of what it gates; and how the network runs then.
+    A subclass sets `needs_features` if the network must have an encoder and a decoder to gate between. It returns the
+    channels of the gated features in `gated_channels`, and runs the network in `forward`.
 
     Args:
-        form: How the guide acts.
-        channels: Of each gated feature, as `gated_channels` returns them.
-        image_channels: The first channels of a patch; behind them lies what a cascade's previous stage says.
+        form: Class of the gates, which says how the guide acts on a feature.
+        channels: Channels of each gated feature, as `gated_channels` returns them.
+        image_channels: Number of image channels. They come first in a patch; the output of a cascade's previous stage
+            follows them.
 
     Shape:
         network, patch (B, n, …), guide (B, 1, …) in [0, 1] -> the network's outputs
@@ -43,7 +44,7 @@ class Position(nn.Module):
 
     @classmethod
     def gated_channels(cls, description: Description, image_channels: int) -> Sequence[int | None]:
-        """The channels of each gated feature, None where the network does not tell them."""
+        """Return the channels of each gated feature, None for a feature whose channels are unknown."""
         raise NotImplementedError
 
     def forward(self, network: Any, patch: Tensor, guide: Tensor) -> Outputs:
@@ -51,7 +52,7 @@ class Position(nn.Module):
 
 
 class Skips(Position):
-    """Gates every feature of the encoder, the coarsest too."""
+    """Gate every feature of the encoder, including the coarsest."""
 
     needs_features = True
 
@@ -61,7 +62,7 @@ class Skips(Position):
 
     def forward(self, network: Any, patch: Tensor, guide: Tensor) -> Outputs:
         features = encode(network, patch)
-        # Counted from the coarsest, whichever of them are gated.
+        # The gates belong to the coarsest features: all of them here, only the last in Bottleneck.
         first = len(features) - len(self.gates)
         for level, gate in enumerate(self.gates, start=first):
             features[level] = gate(features[level], guide)
@@ -69,7 +70,7 @@ class Skips(Position):
 
 
 class Bottleneck(Skips):
-    """Gates the coarsest feature of the encoder alone."""
+    """Gate only the coarsest feature of the encoder (GuiDINO-U)."""
 
     @classmethod
     def gated_channels(cls, description: Description, image_channels: int) -> Sequence[int | None]:
@@ -77,7 +78,7 @@ class Bottleneck(Skips):
 
 
 class Input(Position):
-    """Gates the image's channels; what a cascade's previous stage says is no feature of the image."""
+    """Gate the image channels (GuiDINO-W), but not the output of a cascade's previous stage, which is not an image."""
 
     @classmethod
     def gated_channels(cls, description: Description, image_channels: int) -> Sequence[int | None]:
@@ -90,10 +91,16 @@ class Input(Position):
 
 
 def gated(description: Description, gate: str, gating: str, image_channels: int) -> Position:
-    """The gates of a network: `gate` says where, `gating` how.
+    """Build the gates of a network.
+
+    Args:
+        description: Description of the network.
+        gate: Where the guide acts, a name in lists.GATES.
+        gating: How the guide acts, a name in lists.GATINGS.
+        image_channels: Number of image channels.
 
     Raises:
-        GuidinoError: If the network cannot be gated there, or does not tell the channels that the form needs to know.
+        GuidinoError: If the network cannot be gated there, or if its channels are unknown and the gates need them.
     """
     position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
     form: type[Gate] = lists.find(lists.GATINGS, gating, "guidino.gating").load()

@@ -1,4 +1,4 @@
-"""Parts that are computed in float32, whatever nnU-Net's autocast says around them."""
+"""Switch nnU-Net's autocast off around parts that need float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Autocast off on the tensor's device; Apple's refuses to be asked in older versions of torch, and has none on."""
+    """Return a context in which autocast is off on the tensor's device."""
     if tensor.device.type == "mps":
+        # Older versions of torch raise an error when they are asked for autocast on Apple's GPUs, and none is on there.
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)

@@ -1,13 +1,14 @@
-"""nnU-Net's -pretrained_weights for guided networks: from a plain network's checkpoint or a guided one's.
+"""Support nnU-Net's -pretrained_weights for guided networks, from the checkpoint of a plain or a guided network.
 
 nnUNetv2_train initializes the trainer, hands its network and the checkpoint's name to load_pretrained_weights, and
-tells the trainer nothing. That function demands of the checkpoint each name in the network's state dict, adds what
-else it has of them, and hands the sum to load_state_dict. So the names of state_dict() decide alone what fits, and a
-network that takes a plain checkpoint (other names, no guide), or a frozen one to adapt it (no adapters), has to answer
-this one caller otherwise than all the others: state_dict() looks who calls. The ways without that look are worse. A
-setting in the plans leaves -pretrained_weights as it is, which takes the weights of another guide and writes down the
-wrong encoder; a command that prepares checkpoints leaves each one not so prepared to nnU-Net's assert; a state dict
-that always differs from the weights would be written into checkpoints.
+tells the trainer nothing. That function requires every name in the network's state dict to be in the checkpoint, merges
+the two and hands the result to load_state_dict. So only the names in state_dict() decide which checkpoint fits. A plain
+checkpoint has other names and no guide, and a frozen checkpoint has no adapters. To accept both, state_dict() looks at
+the caller's frame and answers this one caller differently.
+
+The alternatives without this look are worse. A setting in the plans leaves -pretrained_weights as it is, which accepts
+the weights of another guide and records the wrong encoder. A command that prepares checkpoints leaves every unprepared
+one to nnU-Net's assert. A state dict that always differs from the weights would end in checkpoints.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.guide.record import KeepsRecord
 from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_record
 
-SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer them
-FUSION = "late_fusion."  # it belongs to the segmentation layers, whose logits it adds to
+SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer these layers
+FUSION = "late_fusion."  # late fusion adds to the logits of the segmentation layers, so it belongs to them
 OPTION = "-pretrained_weights"
-# Like nnU-Net's patch size, these may change from one training to the next; so may the classes that share a guide.
+# Like nnU-Net's patch size, these settings may change from one training to the next.
 OF_SIZE = ("min_input_size", "max_input_size", "slice_stride")
 
 
 class TakesPretrainedWeights(KeepsRecord):
-    """A guided network that nnU-Net's -pretrained_weights fills, `network` being the planned one in it."""
+    """A guided network that nnU-Net's -pretrained_weights can fill; its attribute `network` is the planned network."""
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        # See the module's docstring: nnU-Net does not say why it asks, so the caller's frame has to.
         caller = sys._getframe(1)
         if caller.f_code is load_pretrained_weights.__code__:
             return PretrainedWeights(caller.f_locals["saved_model"])
@@ -51,10 +53,10 @@ class TakesPretrainedWeights(KeepsRecord):
 
 
 class PretrainedWeights(dict[str, Tensor]):
-    """What a checkpoint brings, by the names it has there; it demands nothing and takes everything.
+    """The weights of a checkpoint by their names there. It passes nnU-Net's check of names with any checkpoint.
 
     Args:
-        checkpoint: nnU-Net's.
+        checkpoint: A checkpoint as nnU-Net reads it.
     """
 
     def __init__(self, checkpoint: Mapping[str, Any]):
@@ -62,22 +64,26 @@ class PretrainedWeights(dict[str, Tensor]):
         self.plans = (checkpoint.get("init_args") or {}).get("plans") or {}
 
     def keys(self) -> Any:
-        """Any name at all: nnU-Net asks nothing but whether one is among them."""
+        """Return a container that contains every name: nnU-Net only asks whether a name is among the keys."""
         return _Everything()
 
     def completed(self, own: Mapping[str, Tensor], settings: GuideConfig) -> tuple[dict[str, Tensor], GuideConfig]:
-        """A guided network's weights, its own where the checkpoint brings none, and its settings.
+        """Return all weights of a guided network and its settings.
 
-        From a guided checkpoint comes the encoder too, so that the settings then name the encoder of that checkpoint.
+        A guided checkpoint also brings the encoder, so the returned settings name the encoder of that checkpoint.
+
+        Args:
+            own: The network's weights, which stay where the checkpoint has none.
+            settings: The network's settings.
 
         Raises:
-            GuidinoError: If a tensor is missing or has another shape, or the guide is another.
+            GuidinoError: If a tensor is missing or has another shape, or if the checkpoint has another guide.
         """
         guided = any(name.startswith("tokenbook.") for name in self)
         if guided:
             settings = self._settings_with_their_encoder(settings)
             family = family_of((settings.encoder_config or {})["model_type"])
-            weights = network_to_stable(self, family)  # of version 0.1.0 too
+            weights = network_to_stable(self, family)  # checkpoints of version 0.1.0 have other names
             brought = {_adapted(name, own): tensor for name, tensor in weights.items()}
         else:
             brought = {f"network.{name}": tensor for name, tensor in self.items()}
@@ -97,11 +103,15 @@ class PretrainedWeights(dict[str, Tensor]):
             return False
         if is_unused(name) and name not in brought:
             return False
-        # Adapters begin with an update of zero, so that a frozen encoder can be adapted.
+        # Adapters start with an update of zero, so a checkpoint of a frozen encoder may lack them.
         return (guided and (".lora_" not in name or name in brought)) or name.startswith("network.")
 
     def _settings_with_their_encoder(self, settings: GuideConfig) -> GuideConfig:
-        """Raises GuidinoError if the checkpoint's guide is another, naming the first setting that differs."""
+        """Return the settings with the encoder source of the checkpoint.
+
+        Raises:
+            GuidinoError: If the checkpoint has another guide. The error names the first setting that differs.
+        """
         if RECORD in self:
             theirs = read_record(self[RECORD])
         elif PLANS_KEY in self.plans:
@@ -109,6 +119,7 @@ class PretrainedWeights(dict[str, Tensor]):
         else:
             raise GuidinoError(f"{OPTION}: the checkpoint does not say which guide it was trained with")
         allowed = [*OF_TRAINING, *OF_SIZE, "late_fusion"]
+        # One guide for the whole foreground has the same shape for any number of classes.
         if settings.guides == theirs.guides == "foreground":
             allowed.append("classes")
         if theirs.lora is None:
@@ -122,7 +133,7 @@ class PretrainedWeights(dict[str, Tensor]):
 
 
 def _adapted(name: str, own: Container[str]) -> str:
-    """A weight's name in a network whose layer of that name may have adapters."""
+    """Return a weight's name in the network `own`, where peft renames the weights of layers with adapters."""
     layer, _, kind = name.rpartition(".")
     adapted = f"{layer}.base_layer.{kind}"
     return adapted if adapted in own else name

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its own guide: plans.json, from which its network is rebuilt, may be another's."""
+"""Store the guide's settings in the checkpoint, since the plans.json beside it may belong to another training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nnunetv2_guidino.plans import OF_TRAINING, RECORD, first_difference, read_r
 
 
 class KeepsRecord(nn.Module):
-    """A network whose state dict holds its settings, as one more tensor, and that refuses the weights of others.
+    """A network whose state dict holds its settings as one more tensor, and that refuses weights of another guide.
 
-    nnU-Net hands a network nothing but the weights when it predicts, and not one of them tells how a guide gates. The
-    record is torch's extra state: no parameter and no buffer, so that neither DistributedDataParallel nor an optimizer
-    sees it. Weights without one (of version 0.1.0) are taken as they are.
+    nnU-Net hands a network only the weights when it predicts, and no weight tells how a guide gates. The record is
+    torch's extra state. It is neither a parameter nor a buffer, so DistributedDataParallel and the optimizer do not see
+    it. The network loads weights without a record (of version 0.1.0) unchecked.
     """
 
     settings: GuideConfig
@@ -30,12 +30,16 @@ class KeepsRecord(nn.Module):
         self.register_load_state_dict_pre_hook(_without_record)  # type: ignore[no-untyped-call]
 
     def get_extra_state(self) -> Tensor:
-        """The section "guidino" as JSON, in bytes."""
+        """Return the section "guidino" as JSON, in a tensor of bytes."""
         text = json.dumps(self.settings.to_plans())
         return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Raises GuidinoError if the weights belong to another guide, naming the first setting that differs."""
+        """Compare the record of the loaded weights with this network's settings.
+
+        Raises:
+            GuidinoError: If the weights belong to another guide. The error names the first setting that differs.
+        """
         ours, theirs = _with_defaults(self.settings), _with_defaults(read_record(state))
         if difference := first_difference(ours, theirs, but=OF_TRAINING):
             raise GuidinoError(
@@ -45,15 +49,16 @@ class KeepsRecord(nn.Module):
 
 
 def _with_defaults(settings: GuideConfig) -> GuideConfig:
-    """The settings, where what they leave out of the encoder's architecture has the value with which it is built."""
+    """Fill the values that the encoder's architecture leaves out with the defaults by which the encoder is built."""
     if settings.encoder_config is None:
         return settings
     try:
         complete = configuration(settings.encoder_config).to_dict()
-    except GuidinoError:  # another version's record may say what cannot be built here; it is compared as it is
+    except GuidinoError:  # a record of another version may describe an encoder that cannot be built here
         return settings
     return replace(settings, encoder_config=complete)
 
 
 def _without_record(module: KeepsRecord, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Give weights without a record the network's own, so that strict loading does not miss it."""
     state.setdefault(prefix + RECORD, module.get_extra_state())

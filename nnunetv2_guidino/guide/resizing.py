@@ -1,4 +1,4 @@
-"""Resizing of images (B, C, H, W) and volumes (B, C, D, H, W): each axis is multiplied by a small matrix."""
+"""Resize images (B, C, H, W) and volumes (B, C, D, H, W) by multiplying each axis with a small matrix."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nnunetv2_guidino.guide.precision import without_autocast
 
 
 def area_average(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """Each value of the result is the mean over its share of the area, or volume, whatever the two sizes.
+    """Resize so that each value of the result is the mean over its part of the area or volume, for any two sizes.
 
-    Adaptive pooling is not that where the sizes do not divide: it widens each share to whole pixels, so that they
-    overlap.
+    Adaptive pooling gives another result where one size does not divide the other: it widens each part to whole pixels,
+    so that the parts overlap.
 
     Shape:
         (B, C, *any), of a floating-point type -> (B, C, *size)
@@ -24,9 +24,9 @@ def area_average(tensor: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def interpolate(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, or trilinear, as torch.nn.functional.interpolate with align_corners=False.
+    """Interpolate bilinearly or trilinearly, like torch.nn.functional.interpolate with align_corners=False.
 
-    On a GPU, the backward pass of torch's own adds with atomic operations: it is slow and not reproducible.
+    On a GPU, the backward pass of torch's function adds with atomic operations, which is slow and not reproducible.
 
     Shape:
         (B, C, *any), of a floating-point type -> (B, C, *size)
@@ -35,8 +35,9 @@ def interpolate(tensor: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _multiplied(tensor: Tensor, size: Sequence[int], weights: Callable[[int, int, torch.device], Tensor]) -> Tensor:
-    """The tensor with each axis that changes its length multiplied by weights of shape (target, source)."""
-    make = weights if torch.compiler.is_compiling() else functools.partial(_kept, weights)  # a graph holds its own
+    """Multiply each axis that changes its length by a matrix of weights (target, source)."""
+    # A compiled graph holds its own matrices and needs no cache.
+    make = weights if torch.compiler.is_compiling() else functools.partial(_kept, weights)
     with without_autocast(tensor):
         for axis in reversed(range(2, tensor.ndim)):
             source, target = tensor.shape[axis], size[axis - 2]
@@ -45,7 +46,7 @@ def _multiplied(tensor: Tensor, size: Sequence[int], weights: Callable[[int, int
             matrix = make(source, target, tensor.device).to(tensor.dtype)
             if axis == tensor.ndim - 1:
                 tensor = tensor @ matrix.T
-            else:  # from the left, so that the result is contiguous, as the features are that it is multiplied with
+            else:  # multiplied from the left, the result is contiguous, like the features that it gates later
                 behind = tensor.shape[axis + 1 :]
                 tensor = torch.unflatten(matrix @ tensor.flatten(axis + 1), -1, behind)
         return tensor
@@ -55,17 +56,17 @@ def _multiplied(tensor: Tensor, size: Sequence[int], weights: Callable[[int, int
 def _kept(
     weights: Callable[[int, int, torch.device], Tensor], source: int, target: int, device: torch.device
 ) -> Tensor:
-    with torch.inference_mode(False):  # what is made while predicting may serve a training
+    with torch.inference_mode(False):  # a matrix made in inference mode could not be used in a later training
         return weights(source, target, device)
 
 
 def _shares(source: int, target: int, device: torch.device) -> Tensor:
-    """How much of each of `target` equal parts of an axis lies in each of its `source` pixels.
+    """Return the fraction of each of `target` equal parts of an axis that lies in each of its `source` pixels.
 
     Shape:
-        (target, source), each row summing to one
+        (target, source); each row sums to one
     """
-    # In whole numbers: the axis is source · target long, a part `source`, a pixel `target`.
+    # Whole numbers are exact: the axis has length source · target, a part has length `source`, a pixel `target`.
     part = torch.arange(target, device=device)[:, None] * source
     pixel = torch.arange(source, device=device) * target
     overlap = torch.minimum(part + source, pixel + target) - torch.maximum(part, pixel)
@@ -73,13 +74,14 @@ def _shares(source: int, target: int, device: torch.device) -> Tensor:
 
 
 def _neighbours(source: int, target: int, device: torch.device) -> Tensor:
-    """How much of each of `source` pixels the centre of each of `target` pixels gets, by its distance from both.
+    """Return the weights of linear interpolation from `source` pixels to the centre of each of `target` pixels.
 
     Shape:
-        (target, source), each row summing to one, with at most two entries that are not zero
+        (target, source); each row sums to one and has at most two entries that are not zero
     """
-    # In whole numbers: the axis is 2 · source · target long, and source pixels are 2 · target apart.
+    # Whole numbers are exact: the axis has length 2 · source · target, and source pixels are 2 · target apart.
     apart = 2 * target
-    centre = (torch.arange(target, device=device)[:, None] * 2 + 1) * source - target  # from the first source pixel's
+    # Centres are measured from the centre of the first source pixel; beyond the outer centres, the edge value holds.
+    centre = (torch.arange(target, device=device)[:, None] * 2 + 1) * source - target
     pixel = torch.arange(source, device=device) * apart
     return (apart - (centre.clamp(0, apart * (source - 1)) - pixel).abs()).clamp(min=0) / apart

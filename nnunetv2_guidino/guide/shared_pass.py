@@ -1,4 +1,4 @@
-"""One pass of a frozen transformer for both that stand on it: a segmentation network on tokens, and its guide."""
+"""Share one pass of a frozen transformer between a segmentation network on tokens and its guide."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
 
 
 def common_layers(network: nn.Module, encoder: TokenEncoder, config: GuideConfig) -> tuple[int, ...] | None:
-    """Which of the network's token maps are the guide's tokens, counted from 0.
+    """Return the indices, from 0, of the network's token maps that are also the guide's tokens.
 
-    None where they are not: the network does not stand on tokens, or on those of other layers, of another transformer
-    or of other weights, or one of the two transformers is trained. Sizes of their input are compared for each patch.
+    Return None if the two cannot share a pass: the network does not use tokens, its tokens come from other layers,
+    another transformer or other weights, or a transformer is trained. `same_input` compares the input sizes for each
+    patch.
     """
     if not isinstance(network, TokenNetwork):
         return None
@@ -28,7 +29,8 @@ def common_layers(network: nn.Module, encoder: TokenEncoder, config: GuideConfig
 
 
 def _equal(whole: TokenEncoder, part: TokenEncoder) -> bool:
-    """Whether both make the same tokens of the same input, `part` from the first blocks of `whole`."""
+    """Return True if both encoders make equal tokens from equal input, where `part` has the first blocks of `whole`."""
+    # A learned convolution to RGB and a trained transformer change separately in the two encoders.
     if any(encoder.to_rgb is not None or encoder.has_gradients for encoder in (whole, part)):
         return False
     ours, theirs = whole.state_dict(), part.state_dict()
@@ -41,18 +43,18 @@ def _equal(whole: TokenEncoder, part: TokenEncoder) -> bool:
 
 
 def same_input(network: TokenNetwork, encoder: TokenEncoder, patch: Tensor) -> bool:
-    """Whether both transformers see a patch at the same size."""
+    """Return True if both transformers resize a patch (B, n, H, W) to the same size."""
     size = patch.shape[2:]
     return network.token_encoder.input_size(*size) == encoder.input_size(*size)
 
 
 class Encoded:
-    """A network on tokens that has its features already, to be taken apart (see contract.encode and contract.decode).
+    """A network on tokens with features that are already computed (see contract.encode and contract.decode).
 
     Args:
-        network: Whose features they are.
-        features: As its `encode` returns them.
-        size: The patch's.
+        network: The network that made the features.
+        features: The features as the network's `encode` returns them.
+        size: Sides of the patch in pixels.
     """
 
     def __init__(self, network: TokenNetwork, features: list[Tensor], size: Sequence[int]):
@@ -61,9 +63,9 @@ class Encoded:
         self.size = size
 
     def encoder(self, patch: Tensor) -> list[Tensor]:
-        """The features of the patch, which is not looked at."""
+        """Return the features that are already there; `patch` is ignored."""
         return self.features
 
     def decoder(self, features: list[Tensor]) -> Any:
-        """The network's outputs, given its features, gated or not."""
+        """Return the network's outputs for its features, gated or not."""
         return self.network.decode(features, self.size)

@@ -1,4 +1,4 @@
-"""Guiding a volume by some of its slices."""
+"""Guide a volume by some of its slices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def slice_positions(depth: int, stride: int) -> list[int]:
-    """Every stride-th of `depth` slices and the last, so that all others lie between two."""
+    """Return the indices of every stride-th slice and of the last, so that every other slice lies between two."""
     return [*range(0, depth - 1, stride), depth - 1]
 
 
 def take_slices(volume: Tensor, stride: int) -> Tensor:
-    """The slices of a volume at slice_positions.
+    """Return the slices of a volume at slice_positions.
 
     Shape:
         (B, n, D, H, W) -> (B, n, len(slice_positions(D, stride)), H, W)
@@ -22,10 +22,12 @@ def take_slices(volume: Tensor, stride: int) -> Tensor:
 
 
 def between_slices(computed: Tensor, positions: list[int], depth: int) -> Tensor:
-    """Logits of guides that are linear along the first axis of volumes between the slices that were computed.
+    """Interpolate guides linearly between the computed slices, along the first axis of a volume, and return logits.
 
     Args:
-        computed: Logits at the slices `positions`, as slice_positions returns them.
+        computed: Logits of the guides at the slices `positions`.
+        positions: Indices of the computed slices, as slice_positions returns them.
+        depth: Number of slices of the volume.
 
     Shape:
         (B, G, len(positions), h, w) -> (B, G, depth, h, w)
@@ -33,16 +35,21 @@ def between_slices(computed: Tensor, positions: list[int], depth: int) -> Tensor
     if len(positions) == depth:
         return computed
     stride = positions[1] - positions[0]
-    # Computed where it is needed: positions that are copied to a GPU are waited for.
+    # The indices are made on the device: the host would wait for a copy of `positions` to a GPU.
     wanted = torch.arange(depth, device=computed.device)
     before = (wanted // stride).clamp(max=len(positions) - 2)
     start = before * stride
+    # The last interval may be shorter than the stride.
     share = (wanted - start) / ((start + stride).clamp(max=depth - 1) - start)
     return _mixture(computed[:, :, before], computed[:, :, before + 1], share[:, None, None])
 
 
 def _mixture(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """The logits of (1 - share) · σ(first) + share · σ(second), also where σ is 0 or 1 but for rounding."""
+    """Return the logits of (1 - share) · σ(first) + share · σ(second).
+
+    The result is finite also where rounding makes σ equal to 0 or 1.
+    """
+    # log p and log(1 - p) are computed apart, as logsigmoid of ±logit: the mixture itself would round to 0 or 1.
     of_first, of_second = (1 - share).log(), share.log()
 
     def log_mean(sign: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""TokenBook: from tokens to a guide (equation 1)."""
+"""TokenBook turns tokens into a guide (equation 1)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from nnunetv2_guidino.guide.precision import without_autocast
 
 START_OFFSET = -2.0  # a guide of 0.12: most tokens are background
-AFFINE_EDGE = 1e-6  # of ½ ± ½·s: below, its logarithm goes on as a straight line
+AFFINE_EDGE = 1e-6  # below this value of ½ ± ½·s, its tangent replaces the logarithm
 
 
 def gating_guide(guides: Tensor) -> Tensor:
-    """The one guide that multiplies features: the maximum of all.
+    """Return the one guide that gates features: the maximum of all guides.
 
     Shape:
         guides (B, G, …) -> (B, 1, …)
@@ -24,7 +24,9 @@ def gating_guide(guides: Tensor) -> Tensor:
 
 
 def affine_logits(similarity: Tensor) -> Tensor:
-    """The logits of ½ + ½·s, finite and with a gradient wherever s is, also where rounding takes it out of [-1, 1].
+    """Return the logits of ½ + ½·s.
+
+    They are finite and have a gradient for every s, also for an s that rounding moves out of [-1, 1].
 
     Shape:
         any -> the same
@@ -37,10 +39,10 @@ def affine_logits(similarity: Tensor) -> Tensor:
 
 
 class TokenBook(nn.Module):
-    """Compares every token with K learned prototypes and reads a guide off the weighted mean similarity.
+    """Compare every token with K learned prototypes and compute a guide from the weighted mean similarity.
 
-    s = Σ_k α_k · sim(token, p_k), with α ≥ 0 and Σ α = 1 (equation 1). The tokens pass a 1×1 projection first, which
-    several guides share; each has its own prototypes, α and read-out.
+    s = Σ_k α_k · sim(token, p_k), with α ≥ 0 and Σ α = 1 (equation 1). A 1×1 projection, which all guides share, maps
+    the tokens first. Each guide has its own prototypes, α and read-out.
 
     Read-outs:
         logistic: σ(τ·s + b) with learned τ (start 10·√K) and b (start -2). The mean of K random unit prototypes has a
@@ -67,8 +69,9 @@ class TokenBook(nn.Module):
         self.similarity = similarity
         self.readout = readout
         self.projection = nn.Conv2d(channels, channels, kernel_size=1)
-        # Cosine similarity knows no length, but the longer a prototype, the less a step of the optimizer turns it.
-        # Those of length √C hardly learned a small foreground under nnU-Net's SGD (docs/explanation/how_it_works.md).
+        # Cosine similarity ignores the length of a prototype, but an optimizer's step turns a long prototype less.
+        # Prototypes of length √C hardly learned a small foreground under nnU-Net's SGD
+        # (docs/explanation/how_it_works.md).
         spread = 0.02 if similarity == "cosine" else 1.0
         self.prototypes = nn.Parameter(spread * torch.randn(guides, prototypes, channels))
         self.weight_logits = nn.Parameter(torch.zeros(guides, prototypes))
@@ -78,17 +81,17 @@ class TokenBook(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """α of equation 1: (G, K), non-negative, summing to one for each guide."""
+        """Return α of equation 1, of shape (G, K): non-negative, and for each guide the sum is one."""
         return self.weight_logits.softmax(1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.logits(tokens).sigmoid()
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """What the guides' loss is computed on: a guide that is 0 or 1 but for rounding still has a gradient there.
+        """Return the logits of the guides. The guides' loss needs them: σ has no gradient where it rounds to 0 or 1.
 
         Shape:
-            tokens (B, C, h, w) -> (B, G, h, w) in float32, whose σ is the guides.
+            tokens (B, C, h, w) -> (B, G, h, w) in float32; their σ is the guides.
         """
         with without_autocast(tokens):
             # A matrix product in place of the 1×1 convolution gives its weight's gradient the strides that DDP expects.
@@ -100,14 +103,14 @@ class TokenBook(nn.Module):
             return affine_logits(similarity)
 
     def _similarity(self, projected: Tensor) -> Tensor:
-        """s of equation 1: (B, C, h, w) -> (B, G, h, w)."""
+        """Return s of equation 1: (B, C, h, w) -> (B, G, h, w)."""
         prototypes = self.prototypes.float()
         if self.similarity == "cosine":
             projected = F.normalize(projected, dim=1)
             prototypes = F.normalize(prototypes, dim=2)
         else:
             projected = projected / math.sqrt(projected.shape[1])
-        # Both similarities are linear in the prototype, so the weighted sum is taken first: one 1×1 convolution
-        # instead of K, and no (B, K, h, w) tensor.
+        # Both similarities are linear in the prototype. Summing the weighted prototypes first therefore needs one 1×1
+        # convolution instead of K, and no (B, K, h, w) tensor.
         mean_prototype = (self.weights.float()[:, None] @ prototypes)[:, 0]
         return torch.einsum("bchw,gc->bghw", projected, mean_prototype)
