@@ -1,4 +1,4 @@
-"""The boundary's hinge loss (section 3.2, last lines, where the paper gives no formula)."""
+"""Compute the boundary's hinge loss (section 3.2, last lines, where the paper gives no formula)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from torch.utils.checkpoint import checkpoint
 from nnunetv2_guidino.guide.precision import without_autocast
 from nnunetv2_guidino.losses.terms import Step, mean_over_gpus
 
-LOGITS_AT_ONCE = 2**22  # of the band's pixels; a tensor that is made of them takes 16 MB
+LOGITS_AT_ONCE = 2**22  # logits of the band that are processed together; each tensor of that many takes 16 MB
 
 
 def boundary_term(step: Step) -> Tensor:
-    """The boundary's loss of a step, on the finest segmentation."""
+    """Return the boundary's loss of a step on the finest segmentation, a scalar (section 3.2)."""
     masks, valid = step.annotation
     regions = step.label_manager.has_regions
-    # nnU-Net's heads: one for each region; one for each label, at its value.
+    # nnU-Net has one head for each region, or one for each label at the index of its value.
     channels = range(masks.shape[1]) if regions else step.label_manager.foreground_labels
     band = boundary_band(masks, valid, step.in_plane)
     return boundary_loss(step.segmentations[0], masks, band, channels, exclusive=not regions)
 
 
 def boundary_band(masks: Tensor, valid: Tensor, in_plane: bool = False) -> Tensor:
-    """Dilation minus erosion with a kernel of 3 along each axis: the pixels on both sides of each mask's edge.
+    """Return the pixels on both sides of each mask's edge: dilation minus erosion with a kernel of 3 along each axis.
 
-    Ignored pixels are in no band, and no pixel is in one for having an ignored neighbour.
+    An ignored pixel is in no band, and an ignored neighbour puts no pixel into a band.
 
     Args:
-        in_plane: The kernel is 1 along the first axis of volumes.
+        masks: Masks of the classes or regions.
+        valid: False for ignored pixels.
+        in_plane: If True, the kernel is 1 along the first axis of volumes.
 
     Shape:
         masks (B, K, …) and valid (B, 1, …) boolean -> (B, K, …) boolean
     """
-    seen = (masks.byte() + 1) * valid  # 1 outside, 2 inside, 0 ignored; 3 is to mean both
+    # Bits of what lies in the kernel: 1 outside, 2 inside, 3 both, 0 ignored only.
+    seen = (masks.byte() + 1) * valid
     for axis in range(3 if in_plane and masks.ndim == 5 else 2, masks.ndim):
         before, last = seen, masks.shape[axis] - 1
         seen = before.clone()
@@ -46,21 +49,21 @@ def boundary_band(masks: Tensor, valid: Tensor, in_plane: bool = False) -> Tenso
 
 
 def margins(logits: Tensor) -> Tensor:
-    """Log-odds of each class of softmax heads against all the others: z_k = l_k - log Σ_{j≠k} exp l_j.
+    """Return the log-odds of each softmax class against all others: z_k = l_k - log Σ_{j≠k} exp l_j.
 
     Shape:
-        (n, C) -> the same
+        logits l (n, C) -> z (n, C)
     """
     largest, where = logits.max(1, keepdim=True)
     below = logits - largest
     others_of_largest = below.scatter(1, where, -torch.inf).logsumexp(1, keepdim=True)
-    # Of all but the largest, the others hold the largest, so that this difference is at least 1.
+    # For every class but the largest, the others include the largest with exp(0) = 1: their sum is at least 1.
     others = (1 + others_of_largest.exp() - below.exp().scatter(1, where, 0)).log()
     return below - others.scatter(1, where, others_of_largest)
 
 
 def _hinges(logits: Tensor, sides: Tensor, exclusive: bool) -> Tensor:
-    """Sum of max(0, 1 - y·z) where y, the side of an edge, is 1 or -1; nothing where it is 0.
+    """Return the sum of max(0, 1 - y·z), where y is 1 inside an edge, -1 outside, and 0 for logits that do not count.
 
     Shape:
         logits and sides (n, C) -> scalar
@@ -70,19 +73,22 @@ def _hinges(logits: Tensor, sides: Tensor, exclusive: bool) -> Tensor:
 
 
 def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequence[int], exclusive: bool) -> Tensor:
-    """Hinge loss max(0, 1 - y·z) with y = ±1 and the log-odds z, averaged over all masks' bands.
+    """Return the hinge loss max(0, 1 - y·z) with y = ±1 and the log-odds z, averaged over all masks' bands.
 
-    Zero, with zero gradient, where no mask has an edge.
+    The loss and its gradient are zero if no mask has an edge. Section 3.2 names the loss; its formula is ours.
 
     Args:
-        channels: The logits' channel of each mask.
-        exclusive: Softmax heads, otherwise sigmoid heads.
+        logits: Logits of the finest segmentation.
+        masks: Masks of the classes or regions.
+        band: Pixels at the edges, as boundary_band returns them.
+        channels: Channel of the logits that belongs to each mask.
+        exclusive: True for softmax heads, False for sigmoid heads.
 
     Shape:
         logits (B, C, …), masks and band (B, K, …) boolean -> scalar
     """
     with without_autocast(logits):
-        # Only the thin band. How many pixels it has is the one number for which a GPU's host waits.
+        # Only the thin band is used. The number of its pixels is the one value that the host waits for on a GPU.
         at_edge = band.any(1).nonzero(as_tuple=True)
         pixels, inside, counted = (tensor.movedim(1, -1)[at_edge] for tensor in (logits, masks, band))
         of_channel = dict(zip(channels, inside.char().mul_(2).sub_(1).mul_(counted).unbind(1), strict=True))
@@ -91,7 +97,7 @@ def boundary_loss(logits: Tensor, masks: Tensor, band: Tensor, channels: Sequenc
         length = max(1, LOGITS_AT_ONCE // pixels.shape[1])
         parts = [*zip(torch.split(pixels, length), torch.split(sides, length), strict=True)]
         sum_of: Callable[..., Tensor] = _hinges
-        if len(parts) > 1:  # what the margins are made of is computed again in the backward pass, and not kept
+        if len(parts) > 1:  # the backward pass computes the margins again, so that no part keeps its tensors
             sum_of = partial(checkpoint, _hinges, use_reentrant=False, preserve_rng_state=False)
         hinges = torch.stack([sum_of(part, side, exclusive) for part, side in parts])
         return mean_over_gpus(hinges.sum(), band.sum())

@@ -1,4 +1,4 @@
-"""The guide's losses (equation 3, and a Dice loss), and how well the guide does."""
+"""Compute the guide's losses (equation 3 and a Dice loss) and the counts for the guide's Dice."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from nnunetv2_guidino.guide.resizing import interpolate
 from nnunetv2_guidino.losses.target import Annotation, TokenTarget
 from nnunetv2_guidino.losses.terms import Step, mean_over_gpus, sum_over_gpus
 
-SMOOTH = 1.0  # tokens: where there is no foreground, the less of a guide the better, and 0 is perfect
+SMOOTH = 1.0  # in tokens; without foreground, the loss falls with the guide, to 0 for a guide of 0
 
 
 def guide_term(step: Step) -> Tensor:
-    """The guide's cross-entropy of a step."""
+    """Return the guide's cross-entropy of a step (equation 3), a scalar."""
     return guide_loss(step.guide_logits, step.guide_target)
 
 
 def guide_dice_term(step: Step) -> Tensor:
-    """The guide's Dice loss of a step."""
+    """Return the guide's Dice loss of a step, a scalar."""
     return guide_dice_loss(step.guide_logits, step.guide_target)
 
 
 def guide_loss(logits: Tensor, target: TokenTarget) -> Tensor:
-    """Binary cross-entropy between each guide and its mask's share of each token's valid area (equation 3).
+    """Return the binary cross-entropy between each guide and its mask's share of each token's valid area (equation 3).
 
-    A token counts as much as is valid of it, so that this is the mean over all valid pixels. Computed in float32 and on
-    logits: a guide that is 0 or 1 but for rounding would have no gradient left.
+    The valid fraction of a token is its weight, so the result is the mean over all valid pixels. The function computes
+    in float32 and on logits, because a guide that rounds to 0 or 1 has no gradient.
 
     Shape:
         logits (B, G, …) at the tokens' resolution -> scalar
@@ -40,13 +40,13 @@ def guide_loss(logits: Tensor, target: TokenTarget) -> Tensor:
 
 
 def guide_dice_loss(logits: Tensor, target: TokenTarget) -> Tensor:
-    """1 - the soft Dice of each guide and its mask's share of each token's valid area, over the whole batch.
+    """Return 1 - the soft Dice of each guide and its mask's share of each token's valid area, over the whole batch.
 
-    The cross-entropy alone is small wherever a guide is near zero on a small foreground, and is slow to leave there;
-    nnU-Net adds a Dice loss to its own for that. Computed in float32.
+    On a small foreground, the cross-entropy alone is small for a guide near zero and leaves it slowly. nnU-Net adds a
+    Dice loss to its cross-entropy for the same reason. The function computes in float32.
 
     Shape:
-        As guide_loss.
+        logits (B, G, …) at the tokens' resolution -> scalar
     """
     share, weight = target
     with without_autocast(logits):
@@ -58,10 +58,10 @@ def guide_dice_loss(logits: Tensor, target: TokenTarget) -> Tensor:
 
 
 def guide_counts(guide: Tensor, annotation: Annotation) -> dict[str, Tensor]:
-    """True positives, false positives and false negatives of the guide at threshold 0.5, at the image's resolution.
+    """Count true positives, false positives and false negatives of the guide, thresholded at 0.5, in valid pixels.
 
     Shape:
-        guide (B, 1, …) in [0, 1] at the tokens' resolution -> scalars
+        guide (B, 1, …) in [0, 1] at the tokens' resolution, which is interpolated to the image's -> scalars
     """
     truth = annotation.foreground
     prediction = (interpolate(guide.float(), truth.shape[2:]) > THRESHOLD) & annotation.valid

@@ -1,4 +1,4 @@
-"""What nnU-Net's targets say, in one form."""
+"""Convert nnU-Net's targets to one form."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from nnunetv2_guidino.guide.resizing import area_average
 
 
 class Annotation(NamedTuple):
-    """What a target says about each pixel or voxel, whatever its form.
+    """A target as masks, for labels and regions alike.
 
     Shape:
-        masks (B, K, …) boolean, one for each foreground class or region; valid (B, 1, …) boolean, False where ignored
+        masks (B, K, …) boolean, one for each foreground class or region
+        valid (B, 1, …) boolean, False for ignored pixels
     """
 
     masks: Tensor
@@ -25,15 +26,16 @@ class Annotation(NamedTuple):
 
     @property
     def foreground(self) -> Tensor:
-        """(B, 1, …) boolean: any class, or the union of the regions."""
+        """Return the union of all classes or regions, (B, 1, …) boolean."""
         return self.masks.any(1, keepdim=True)
 
 
 class TokenTarget(NamedTuple):
-    """What guides are to say at the tokens' resolution.
+    """The target of the guides at the tokens' resolution.
 
     Shape:
-        share (B, G, …), each mask's share of each token's valid area; weight (B, 1, …), what is valid of the token
+        share (B, G, …), the fraction of each token's valid area that each mask covers
+        weight (B, 1, …), the fraction of each token's area that is valid
     """
 
     share: Tensor
@@ -41,14 +43,14 @@ class TokenTarget(NamedTuple):
 
 
 def token_target(masks: Tensor, valid: Tensor, size: Sequence[int]) -> TokenTarget:
-    """The target of guides of that size, in float32.
+    """Return the target, in float32, of guides of the given size.
 
     Shape:
-        masks (B, G, …) and valid (B, 1, …), boolean, at the image's resolution
+        masks (B, G, …) and valid (B, 1, …), boolean, at the image's resolution -> (B, G, *size) and (B, 1, *size)
     """
     with without_autocast(valid):
         weight = area_average(valid.float(), size)
-        smallest = torch.finfo(weight.dtype).tiny
+        smallest = torch.finfo(weight.dtype).tiny  # tokens without a valid pixel have share 0 and weight 0
         share = area_average((masks & valid).float(), size) / weight.clamp(min=smallest)
     return TokenTarget(share.clamp(max=1), weight)
 
@@ -57,7 +59,7 @@ def read_target(target: Tensor, label_manager: LabelManager) -> Annotation:
     """Read a target in any of nnU-Net's forms.
 
     Shape:
-        target (B, 1, …) of labels; with regions (B, K, …), and the ignore label's mask as one more channel behind them
+        target (B, 1, …) of labels, or (B, K, …) of regions, where the ignore label's mask is one more, last channel
     """
     if label_manager.has_regions:
         regions = len(label_manager.foreground_regions)
