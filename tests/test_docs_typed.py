@@ -44,7 +44,7 @@ PREPARED = {
         ln -s {LORA} model
         ln -s nnUNet_raw/{DATASET}/imagesTs images
         ln -s nnUNet_raw/{DATASET}/labelsTs labels
-        for seed in 0 1; do cp -r scores plain_seed$seed; done
+        for seed in 0 1; do guidino evaluate -gt labels -pred predictions -o plain_seed$seed -np 1; done
         """,
 }
 
