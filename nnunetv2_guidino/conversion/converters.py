@@ -9,11 +9,13 @@ from __future__ import annotations
 import runpy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nnunetv2_guidino
-from nnunetv2_guidino.conversion.dataset import Dataset
 from nnunetv2_guidino.errors import GuidinoError
+
+if TYPE_CHECKING:  # setup.py and the help need neither numpy nor Pillow
+    from nnunetv2_guidino.conversion.dataset import Dataset
 
 # name: the file without .py, and a summary
 CONVERTERS = {

@@ -94,19 +94,29 @@ def _guide_without_weights(config: GuideConfig, labels: Any) -> GuideConfig:
 
 
 def dummy_batch(trainer: Any) -> dict[str, Any]:
-    """Random images and labels of the planned size, as nnU-Net's own benchmark without data loading has them."""
+    """Return random images of the planned size, and labels in stripes.
+
+    nnU-Net's own benchmark without data loading draws each pixel's label. Then nearly every pixel would lie at an edge,
+    and the boundary loss would cost several times what it costs on masks.
+    """
     size, patch = trainer.batch_size, trainer.configuration_manager.patch_size
     labels = trainer.label_manager
-    channels, values = 1, max(labels.all_labels) + 1
-    if labels.has_regions:
-        channels, values = len(labels.foreground_regions) + labels.has_ignore_label, 2
     shapes = [
         [round(side * by) for side, by in zip(patch, scale, strict=True)]
         for scale in trainer._get_deep_supervision_scales()
     ]
+
+    def stripes(shape: list[int]) -> Tensor:
+        values = max(labels.all_labels) + 1
+        target = torch.arange(shape[-1], device=trainer.device).mul(values).floor_divide(shape[-1])
+        if labels.has_regions:
+            channels = torch.arange(len(labels.foreground_regions) + labels.has_ignore_label, device=trainer.device)
+            target = (target > channels[:, None]).reshape(-1, *[1] * (len(shape) - 1), shape[-1])
+        return target.float().expand(size, len(target) if labels.has_regions else 1, *shape).contiguous()
+
     return {
         "data": torch.rand(size, trainer.num_input_channels, *patch, device=trainer.device),
-        "target": [torch.randint(values, (size, channels, *s), device=trainer.device).float() for s in shapes],
+        "target": [stripes(shape) for shape in shapes],
     }
 
 

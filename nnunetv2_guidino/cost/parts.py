@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,7 +50,10 @@ def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
     def term(name: str) -> Callable[[], Any]:
         return under_autocast(lambda: [loss._calculate[name](step)])
 
-    terms = {name: term(name) for name in loss.weights}
+    terms = {f"{name} loss": term(name) for name in loss.weights}
+    if loss.late_fusion is not None:
+        fused = partial(loss.late_fusion_gradient, segmentations[0], logits, target[0])
+        terms["late fusion's loss"] = under_autocast(lambda: [fused()])
     with tempfile.TemporaryDirectory() as folder:
         seconds = time(
             {
@@ -65,7 +69,7 @@ def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
     return {
         "encoder": middle["encoder"],
         "TokenBook and gates": max(0.0, gates),
-        **{f"{name} loss": middle[name] for name in terms},
+        **{name: middle[name] for name in terms},
         "a picture": middle["picture"],
     }
 

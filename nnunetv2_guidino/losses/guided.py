@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
@@ -67,19 +68,32 @@ class GuidedLoss(nn.Module):
         annotation = read_target(targets[0], self.label_manager)
         step = Step(segmentations, guide_logits, annotation, self.label_manager, self.in_plane)
 
+        # Late fusion comes first: its tensors are freed before nnU-Net's loss makes as many.
+        fuses = self.late_fusion is not None and torch.is_grad_enabled()
+        gradient_of_fusion = self.late_fusion_gradient(segmentations[0], guide_logits, targets[0]) if fuses else 0
         terms = {"seg": self._segmentation_term(segmentations, targets)}
-        loss = terms["seg"]
+        loss = terms["seg"] + gradient_of_fusion
         for name, weight in self.weights.items():
             terms[name] = self._calculate[name](step)
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
-        if is_grad_enabled():
-            if self.late_fusion is not None:
-                fusion = self._loss_of_one(self.late_fusion(segmentations[0], guide_logits), targets[0])
-                loss = loss + fusion - fusion.detach()
-        else:
+        if not torch.is_grad_enabled():
             self._last |= guide_counts(gating_guide(guide_logits.sigmoid()), annotation)
         return loss
+
+    def late_fusion_gradient(self, segmentation: Tensor, guide_logits: Tensor, target: Tensor) -> Tensor:
+        """Return a scalar 0 whose gradient is that of the fused segmentation's loss by late fusion's parameters.
+
+        Shape:
+            segmentation (B, heads, …), guide_logits (B, G, …) and nnU-Net's target (B, 1 or regions, …) -> scalar
+        """
+        assert self.late_fusion is not None
+        of_all: Any = self.segmentation_loss
+        of_one = of_all.loss if isinstance(of_all, DeepSupervisionWrapper) else of_all
+        parameters = [*self.late_fusion.parameters()]
+        gradients = torch.autograd.grad(of_one(self.late_fusion(segmentation, guide_logits), target), parameters)
+        product = torch.cat([parameter * of for parameter, of in zip(parameters, gradients, strict=True)]).sum()
+        return product - product.detach()
 
     def _segmentation_term(self, segmentations: list[Tensor], targets: list[Tensor]) -> Tensor:
         of_all: Any = self.segmentation_loss
@@ -88,10 +102,6 @@ class GuidedLoss(nn.Module):
         elif len(targets) == 1:
             return of_all(segmentations[0], targets[0])
         return of_all(segmentations, targets)
-
-    def _loss_of_one(self, segmentation: Tensor, target: Tensor) -> Tensor:
-        of_one: Any = self.segmentation_loss
-        return (of_one.loss if isinstance(of_one, DeepSupervisionWrapper) else of_one)(segmentation, target)
 
     def last_terms(self) -> dict[str, Tensor]:
         """The unweighted terms of the last call, and true and false positives and negatives of the guide.

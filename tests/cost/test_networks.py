@@ -9,6 +9,8 @@ import torch
 from nnunetv2_guidino.cost.measure import GUIDED, LORA, TRAINERS
 from nnunetv2_guidino.cost.networks import BareEncoder, Prediction, Training, build_trainer, dummy_batch
 from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.losses.boundary import boundary_band
+from nnunetv2_guidino.losses.target import read_target
 
 REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
 
@@ -80,3 +82,14 @@ def test_an_encoder_that_is_not_here_is_built_by_its_architecture(planned_datase
     monkeypatch.setattr("nnunetv2_guidino.cost.networks.is_cached", lambda encoder: False)
     trainer = trainer_of(planned_dataset, GUIDED)
     assert trainer.network.token_encoder.channels == 384
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "a": 1, "b": 2}, {"background": 0, "both": [1, 2], "b": 2}])
+def test_edges_of_dummy_labels_are_as_thin_as_those_of_masks(labels, planned_trainer):
+    regions = {"regions_class_order": [1, 2]} if "both" in labels else {}
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", labels=labels, **regions)
+    trainer.initialize()
+    masks, valid = read_target(dummy_batch(trainer)["target"][0], trainer.label_manager)
+    inside = masks.flatten(2).float().mean((0, 2))
+    assert ((inside > 0.2) & (inside < 0.8)).all()
+    assert boundary_band(masks, valid).float().mean() < 0.1

@@ -9,7 +9,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-OURS = str(Path(__file__).resolve().parents[2] / "nnunetv2_guidino")
+import nnunetv2_guidino
+
+OURS = str(Path(nnunetv2_guidino.__file__).parent)  # in the clone or in site-packages
 NNUNET = str(Path(nnunetv2.__file__).parent)
 WAITING = {"cpu", "numpy", "item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
 
