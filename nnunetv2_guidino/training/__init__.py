@@ -1,1 +1,1 @@
-"""nnU-Net's trainers with a guide: one hook overridden per idea."""
+"""Extend nnU-Net's trainers with a guide; each overridden hook adds one idea."""

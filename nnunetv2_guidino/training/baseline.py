@@ -1,4 +1,4 @@
-"""nnUNetTrainerGuiDINOBaseline: what a guided training is compared with, and what it stands on."""
+"""nnUNetTrainerGuiDINOBaseline is the unguided trainer for comparison and the base class of the guided trainers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_vari
 
 
 class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
-    """Stock network and loss at the length and seed that the name gives: what a guided training is compared with.
+    """Train the stock network with the stock loss, for the length and with the seed in the trainer's name.
 
-    Checkpoints are written atomically.
+    Guided trainings are compared with this trainer. It writes checkpoints atomically.
     """
 
     epochs: int | None = None
     iterations: int | None = None
     cases: int | None = None
     seed: int | None = None
-    adamw = False  # instead of nnU-Net's SGD; LoRA needs it
+    adamw = False  # True: AdamW replaces nnU-Net's SGD, as it always does with LoRA
     largest_batch: int | None = None
 
-    output_folder_base: str  # nnU-Net's
+    output_folder_base: str  # nnU-Net sets it
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         if self.epochs is not None:
             self.num_epochs = self.epochs
         if self.iterations is not None:
-            # nnU-Net's 50 validation iterations for 250 of training
+            # keeps nnU-Net's ratio of 50 validation iterations to 250 training iterations
             self.num_val_iterations_per_epoch = max(1, round(self.iterations * 50 / 250))
             self.num_iterations_per_epoch = self.iterations
         if self.largest_batch is not None:
@@ -60,13 +60,13 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
             self.initial_lr = PAPER_LEARNING_RATE
 
     def initialize(self) -> None:
-        """Seed, so that two trainings with one seed start with equal weights, and build what nnU-Net trains."""
+        """Seed all random generators and build network, loss and optimizer: equal seeds give equal initial weights."""
         if self.seed is not None:
             seed_everything(self.seed)
         super().initialize()
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """nnU-Net's optimizer of what is trained, or AdamW with a rate of its own for LoRA."""
+        """Return nnU-Net's optimizer without frozen parameters, or AdamW with a separate learning rate for LoRA."""
         if self.adamw or has_adapters(self.network):
             return adamw(self.network, self.initial_lr, self.weight_decay, self.num_epochs)
         optimizer, lr_scheduler = super().configure_optimizers()
@@ -74,17 +74,17 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         return optimizer, lr_scheduler
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """nnU-Net's; with a seed, each augmentation worker has its own, and the batches come in a fixed order."""
+        """Return nnU-Net's data loaders; with a seed, seed each augmentation worker and fix the order of batches."""
         if self.seed is None:
             return super().get_dataloaders()
-        # Not the stream of an earlier part of this training, and another one on each GPU.
+        # A resumed training must not repeat the random numbers of its first part, and each GPU needs its own.
         seed_everything(self.seed, self.current_epoch, self.local_rank)
         with environment_variable("nnUNet_n_proc_DA", "0"):
             loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
         processes = get_allowed_n_proc_DA()
         if processes == 0:
             return loaders[0], loaders[1]
-        # nnU-Net's own augmenter takes batches in the order in which its workers finish; this one takes them in turn.
+        # nnU-Net's own augmenter yields batches in the order in which workers finish; this one asks workers in turn.
         train, validation = (
             MultiThreadedAugmenter(
                 SeededDataLoader(loader, (self.seed, self.current_epoch, self.local_rank, part)),
@@ -98,10 +98,10 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         return train, validation
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's fold, or so many of its training cases as the name says; what validates is all of it.
+        """Return nnU-Net's fold, with as many training cases as the trainer's name says and all validation cases.
 
         Raises:
-            GuidinoError: If the fold has fewer.
+            GuidinoError: If the fold has fewer training cases.
         """
         training, validation = super().do_split()
         if self.cases is None:
@@ -114,14 +114,15 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         return some_cases(training, self.cases, self.seed or 0), validation
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's, with the same number formats in the backward pass whether the network is compiled or not."""
+        """Run nnU-Net's step; the backward pass uses the same number formats with and without torch.compile."""
         with _backward_without_autocast():
             return super().train_step(batch)
 
     def on_train_start(self) -> None:
-        """nnU-Net writes plans.json and its companions in place: here, into a folder from which they go on whole.
+        """Let nnU-Net write plans.json and its companions into a temporary folder, then move each file as a whole.
 
-        A kill at any moment leaves the earlier ones, and whoever reads them meanwhile finds them whole.
+        nnU-Net would write them in place. This way a kill at any moment leaves the earlier files, and another process
+        never reads a half-written file.
         """
         folder = self.output_folder_base
         with tempfile.TemporaryDirectory() as written:
@@ -133,7 +134,7 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
                 self.output_folder_base = folder
 
     def plot_network_architecture(self) -> None:
-        """The hook that nnU-Net calls once they are written."""
+        """Place plans.json and its companions, since nnU-Net calls this hook right after it has written them."""
         self._place_files(Path(self.output_folder).parent)
         super().plot_network_architecture()
 
@@ -147,12 +148,16 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
                 shutil.copyfile(file, unfinished)
 
     def claim_model_folder(self) -> None:
-        """Called when plans.json is about to be written; raises GuidinoError if it must not be."""
+        """Check that this training may write plans.json; subclasses raise GuidinoError if it must not."""
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write it whole or not at all; raises GuidinoError if it cannot be written."""
+        """Write the checkpoint as a whole or not at all.
+
+        Raises:
+            GuidinoError: If the file cannot be written.
+        """
         if self.local_rank != 0 or self.disable_checkpointing:
-            super().save_checkpoint(filename)  # writes nothing
+            super().save_checkpoint(filename)  # nnU-Net writes nothing in these cases
             return
         # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
         with whole_file(Path(filename)) as unfinished:
@@ -160,11 +165,11 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
 
 
 def _backward_without_autocast() -> AbstractContextManager[object]:
-    """Have backward passes compiled as they are run: outside autocast, each product in its forward pass's format.
+    """Return a context in which torch compiles backward passes without autocast, as they run without compilation.
 
-    The first step compiles them within autocast. By default torch applies that to them too, so that products that ran
-    in bfloat16 or float32 are differentiated in float16, where scaled gradients overflow. Earlier versions of torch
-    have no such setting.
+    Each matrix product is then differentiated in the format of its forward pass. The first step compiles the backward
+    pass within autocast, and by default torch applies autocast to it too. Products that ran in bfloat16 or float32
+    would be differentiated in float16, where scaled gradients overflow. Earlier versions of torch lack this setting.
     """
     if not hasattr(functorch_config, "backward_pass_autocast"):
         return nullcontext()
@@ -173,7 +178,7 @@ def _backward_without_autocast() -> AbstractContextManager[object]:
 
 
 class PaperRecipe:
-    """What section 4.2 of the paper states: AdamW, 1e-4, 400 epochs, batches of 4."""
+    """The recipe in section 4.2 of the paper: AdamW, learning rate 1e-4, 400 epochs, batches of at most 4."""
 
     epochs: int | None = 400
     largest_batch: int | None = 4
@@ -181,4 +186,4 @@ class PaperRecipe:
 
 
 class nnUNetTrainerGuiDINOBaselinePaper(PaperRecipe, nnUNetTrainerGuiDINOBaseline):
-    """nnUNetTrainerGuiDINOBaseline with the paper's recipe: what nnUNetTrainerGuiDINOPaper is compared with."""
+    """Train like nnUNetTrainerGuiDINOBaseline, with the paper's recipe, to compare nnUNetTrainerGuiDINOPaper with."""

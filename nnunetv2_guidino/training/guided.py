@@ -1,4 +1,4 @@
-"""nnUNetTrainerGuiDINO and its variants: nnU-Net's hooks, one idea per method."""
+"""nnUNetTrainerGuiDINO and its variants override nnU-Net's hooks; each method adds one idea."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE
 from nnunetv2_guidino.training.pretrained import make_alike
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, reported
 
-# nnU-Net calls the static build_network_architecture to train and to predict, and tells it nothing of that.
+# nnU-Net calls the static build_network_architecture both to train and to predict, and does not tell it which.
 _building_to_train: ContextVar[bool] = ContextVar("_building_to_train", default=False)
 
 
 @contextmanager
 def building_to_train() -> Iterator[None]:
-    """Networks that are built meanwhile are to be trained, with deep supervision or without."""
+    """Mark networks that are built in this context as networks to train, with or without deep supervision."""
     token = _building_to_train.set(True)
     try:
         yield
@@ -46,16 +46,17 @@ def building_to_train() -> Iterator[None]:
 
 
 class nnUNetTrainerGuiDINO(LoggedTerms):
-    """The planned network guided by a frozen vision foundation model (GuiDINO, arXiv 2603.01115).
+    """Train the planned network with the guide of a frozen vision foundation model (GuiDINO, arXiv 2603.01115).
 
-    The section "guidino" of the plans describes the guide (see GuideConfig); without one, the defaults hold.
+    The section "guidino" of the plans describes the guide (see GuideConfig). Plans without this section get the
+    defaults.
     """
 
-    lora: LoRA | None = None  # where the plans set none
+    lora: LoRA | None = None  # used if the plans set none
 
-    resumed_guide: GuideConfig | None = None  # of the checkpoint that is about to bring all weights
-    guide_progress: GuideProgress | None = None  # -> on_train_start
-    enable_deep_supervision: bool  # nnU-Net's
+    resumed_guide: GuideConfig | None = None  # guide of the checkpoint that will bring all weights
+    guide_progress: GuideProgress | None = None  # set in on_train_start
+    enable_deep_supervision: bool  # nnU-Net sets it
 
     def __init__(
         self,
@@ -76,11 +77,11 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
 
     @property
     def model_folder(self) -> ModelFolder:
-        """Where this fold's results go, with those of the others."""
+        """Return the folder with the results of this fold and of the other folds."""
         return ModelFolder(Path(self.output_folder))
 
     def initialize(self) -> None:
-        """Build the network and load the pretrained encoder, unless a checkpoint is about to bring all weights."""
+        """Build the network and load the pretrained encoder, unless a checkpoint will bring all weights."""
         if self.resumed_guide is not None:
             self._settle(self.resumed_guide)
             self._build()
@@ -97,7 +98,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             super().initialize()
 
     def _settle(self, config: GuideConfig) -> None:
-        """Make this the guide of the training, in the plans too, which nnU-Net writes to the model folder."""
+        """Make `config` the guide of this training, also in the plans that nnU-Net writes to the model folder."""
         self.guide_config = config
         self.plans_manager.plans[PLANS_KEY] = config.to_plans()
         if self.network is not None:
@@ -112,7 +113,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             classes=len(labels.foreground_regions if labels.has_regions else labels.foreground_labels),
             versions=versions(),
         )
-        # The weights are compared when they are all there, since -pretrained_weights may bring others.
+        # -pretrained_weights may still bring other weights, so `get_dataloaders` compares their source.
         self.model_folder.refuse_another(config, but=("encoder_source",))
         return config
 
@@ -133,31 +134,41 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """From the plans alone: neither hub nor weights are needed to predict."""
+        """Build the network from the plans alone: a prediction needs neither the hub nor the pretrained weights.
+
+        Raises:
+            GuidinoError: If the plans and the network do not fit each other, or the guide's settings are wrong.
+        """
         network = nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
         if enable_deep_supervision:
             check_configuration(network, configuration_manager.configuration)
         config = GuideConfig.from_plans(plans_manager.plans)
-        # nnU-Net builds without deep supervision to predict, and a trainer may do so to train.
+        # nnU-Net builds without deep supervision to predict, and a trainer without deep supervision does so to train.
         for_prediction = not (enable_deep_supervision or _building_to_train.get())
         schemes = configuration_manager.normalization_schemes
         return GuidedNetwork(network, config, num_output_channels, schemes, for_prediction)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Off to predict: the guides are returned no more then; and on to train, as far as this trainer has any."""
+        """Switch the output of guides, and deep supervision if this trainer uses it: off to predict, on to train."""
         super().set_deep_supervision_enabled(enabled and self.enable_deep_supervision)
         self._guided_network().returns_guides = enabled
 
     def _build_loss(self) -> nn.Module:
-        # nnU-Net resamples volumes of such spacings slice by slice
+        # True for the anisotropic spacings at which nnU-Net resamples volumes slice by slice.
         in_plane = get_do_separate_z(self.configuration_manager.spacing)
         late_fusion = self._guided_network().late_fusion
         return GuidedLoss(super()._build_loss(), self.label_manager, self.guide_config.lambdas, in_plane, late_fusion)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """The first of what nnU-Net does when a training starts, and before it starts others."""
+        """Compare this guide with that of the other folds, then return the data loaders.
+
+        nnU-Net calls this hook first when a training starts, before it starts worker processes.
+
+        Raises:
+            GuidinoError: If the other folds use another guide.
+        """
         self.model_folder.refuse_another(self.guide_config)
         return super().get_dataloaders()
 
@@ -165,13 +176,17 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         self.model_folder.claim(self.guide_config, self.plans_manager.plans)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Go on with the guide of the checkpoint: the encoder's folder may be gone, or the environment another one."""
+        """Resume with the guide of the checkpoint, since the encoder's folder or the environment may have changed.
+
+        Raises:
+            GuidinoError: If the plans ask for another guide, or plans.json in the model folder has another.
+        """
         if not self.was_initialized:
             self.resumed_guide = self._resumed_guide(str(filename_or_checkpoint))
         super().load_checkpoint(filename_or_checkpoint)
 
     def _resumed_guide(self, checkpoint: str) -> GuideConfig:
-        """Raises GuidinoError if the plans ask for another guide, or plans.json has another."""
+        """Return the checkpoint's guide; raise GuidinoError if the plans ask for another or plans.json has another."""
         try:
             recorded = self.model_folder.recorded()
         except GuidinoError as error:
@@ -186,6 +201,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
                 f"{difference.describe('in plans.json', 'there')}. Restore the plans.json of this training, or train "
                 "this fold anew"
             )
+        # Settings that the plans do not name come from the defaults and the environment, so they may differ.
         not_asked_for = trained.to_plans().keys() - self.asked_for
         if difference := first_difference(self.guide_config, trained, but=not_asked_for):
             raise GuidinoError(
@@ -195,9 +211,10 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         return trained
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Without deep supervision nnU-Net scores what the network returns, behind which there are guides all the same.
+        """Run nnU-Net's validation step on a list of outputs, with and without deep supervision.
 
-        So nnU-Net is told for this step that there are lists, of which it scores the first.
+        Without deep supervision, nnU-Net scores the network's output itself, but here the output is a list that ends
+        with the guides. So this step switches deep supervision on for nnU-Net, which then scores the first entry.
         """
         target, enabled = batch["target"], self.enable_deep_supervision
         self.enable_deep_supervision = True
@@ -206,10 +223,10 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         finally:
             self.enable_deep_supervision = enabled
 
-    # guide_progress.png, beside nnU-Net's progress.png
+    # The following methods draw guide_progress.png beside nnU-Net's progress.png.
 
     def on_epoch_end(self) -> None:
-        """Bring the picture up to date, where it is due; the last epoch is a stage of its own, so that it always is."""
+        """Record the guide and draw the picture if it is due, as it always is after the last epoch."""
         super().on_epoch_end()
         if self.guide_progress is not None:
             with reported(self.print_to_log_file):
@@ -219,7 +236,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
                     self.guide_progress.draw(self.logger.get_checkpoint(), prototypes)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """nnU-Net's; the picture shows cases of the one that validates."""
+        """Return nnU-Net's data sets, and keep the validation set, since the picture shows cases of it."""
         training, self.validation_dataset = super().get_tr_and_val_datasets()
         return training, self.validation_dataset
 
@@ -239,14 +256,14 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
 
 
 class nnUNetTrainerGuiDINOLoRA(nnUNetTrainerGuiDINO):
-    """nnUNetTrainerGuiDINO with LoRA on the token encoder; where the plans do not set it, with its defaults."""
+    """Train like nnUNetTrainerGuiDINO, with LoRA on the token encoder; LoRA has its defaults if the plans set none."""
 
     lora = LoRA()
 
 
 class nnUNetTrainerGuiDINOPaper(PaperRecipe, nnUNetTrainerGuiDINO):
-    """nnUNetTrainerGuiDINO with the paper's recipe."""
+    """Train like nnUNetTrainerGuiDINO, with the paper's recipe (section 4.2)."""
 
 
 class nnUNetTrainerGuiDINOPaperLoRA(nnUNetTrainerGuiDINOLoRA, nnUNetTrainerGuiDINOPaper):
-    """nnUNetTrainerGuiDINOPaper with LoRA on the token encoder."""
+    """Train like nnUNetTrainerGuiDINOPaper, with LoRA on the token encoder."""

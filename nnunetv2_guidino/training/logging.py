@@ -1,4 +1,4 @@
-"""The terms of the loss and the guide's Dice travel with nnU-Net's own step outputs and end in its logger."""
+"""Pass the terms of the loss and the guide's Dice through nnU-Net's step outputs to its logger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
-    """A trainer of a GuidedNetwork with a GuidedLoss that logs what each of them has to say."""
+    """A trainer of a GuidedNetwork with a GuidedLoss that logs the loss terms, the guide's Dice and the prototypes."""
 
     def _guided_network(self) -> GuidedNetwork:
         return self.bare_network()
@@ -34,24 +34,27 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.local_logger.my_fantastic_logging.update({value: [] for value in values})
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, and each term of the loss."""
+        """Run nnU-Net's step and add each term of the loss to its outputs."""
         return {**super().train_step(batch), **self._last_terms()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step, each term of the loss, and what the guide gets right."""
+        """Run nnU-Net's step and add each term of the loss and the counts for the guide's Dice to its outputs."""
         return {**super().validation_step(batch), **self._last_terms()}
 
     def _last_terms(self) -> dict[str, list[Tensor]]:
-        """On the device until the epoch ends, so that no step waits for them; nnU-Net collates lists of anything."""
+        """Return the last terms as lists, which nnU-Net can collate.
+
+        They stay on the device until the epoch ends, so that no step waits for a copy.
+        """
         return {name: [term] for name, term in self.loss.last_terms().items()}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Log each term's mean over the steps of all GPUs."""
+        """Log the mean of each term over the steps of all GPUs."""
         super().on_train_epoch_end(train_outputs)
         self._log_terms("train", self._gather(train_outputs))
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Log each term's mean and the guide's Dice over the steps of all GPUs."""
+        """Log the mean of each term and the guide's Dice over the steps of all GPUs."""
         values = self._gather(val_outputs)
         super().on_validation_epoch_end(val_outputs)
         self._log_terms("val", values)
@@ -59,7 +62,7 @@ class LoggedTerms(nnUNetTrainerGuiDINOBaseline):
         self.logger.log("guide_dice", dice(tp, fp, fn), self.current_epoch)
 
     def _gather(self, outputs: list[dict[str, Any]]) -> dict[str, Array]:
-        """What `_last_terms` said in the steps of all GPUs."""
+        """Collect the values of `_last_terms` from the steps of all GPUs, one array for each name."""
         names = [name for name in self.loss.last_terms() if name in outputs[0]]
         values = {name: torch.cat([torch.stack(output[name]) for output in outputs]).cpu().numpy() for name in names}
         if not self.is_ddp:

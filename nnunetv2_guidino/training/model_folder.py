@@ -1,4 +1,4 @@
-"""plans.json of a model folder: one for all folds, from which the network of each is rebuilt."""
+"""Guard plans.json of a model folder: all folds share it, and predictions rebuild each fold's network from it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path,
 from nnunetv2_guidino.plans import first_difference, guide_of, recorded_guide
 from nnunetv2_guidino.printable import first_line
 
-# The encoder may lie elsewhere and the libraries may be others; its weights' hash and architecture are compared.
+# Folds may load the encoder from different places and use other versions; its hash and architecture must be equal.
 OF_ONE_FOLD = ("encoder", "versions")
 
 
 class ModelFolder:
-    """nnU-Net's …/DatasetXXX/Trainer__Plans__configuration, as one of its folds sees it.
+    """nnU-Net's folder …/DatasetXXX/Trainer__Plans__configuration from the view of one of its folds.
 
-    The guide that plans.json names holds for all folds, from the moment that it is there.
+    From the moment that plans.json exists, its guide holds for all folds.
 
     Args:
-        fold: The fold's folder in it.
+        fold: Folder of the fold, inside the model folder.
     """
 
     def __init__(self, fold: Path):
@@ -35,10 +35,10 @@ class ModelFolder:
         self.plans_file = self.folder / "plans.json"
 
     def recorded(self) -> GuideConfig | None:
-        """The guide in plans.json, None where there is no such file or no guide in it.
+        """Return the guide in plans.json, None if there is no file or no guide in it.
 
         Raises:
-            GuidinoError: If it cannot be read.
+            GuidinoError: If the file cannot be read.
         """
         if not self.plans_file.exists():
             return None
@@ -46,9 +46,9 @@ class ModelFolder:
         return guide_of(plans, self.plans_file) if PLANS_KEY in plans else None
 
     def shared(self) -> GuideConfig | None:
-        """The guide by which this fold has to go; None where there is none yet, or no other fold to share it with.
+        """Return the guide that this fold must use; None if there is no guide yet or no other fold.
 
-        It stands in plans.json, and where that is lost or damaged in the other folds' checkpoints.
+        The guide comes from plans.json. If that file is lost or damaged, it comes from another fold's checkpoint.
 
         Raises:
             GuidinoError: If plans.json is damaged and no fold has a checkpoint.
@@ -66,10 +66,14 @@ class ModelFolder:
         return guide_of_checkpoint(self._checkpoints()[0]) if self._checkpoints() else None
 
     def refuse_another(self, config: GuideConfig, but: Collection[str] = ()) -> None:
-        """Raise GuidinoError if other folds go by another guide, naming the first setting that differs.
+        """Compare a guide with that of the other folds.
 
         Args:
+            config: Guide of this fold.
             but: Settings that may differ (see `first_difference`).
+
+        Raises:
+            GuidinoError: If other folds use another guide. The error names the first setting that differs.
         """
         shared = self.shared()
         if shared is None:
@@ -83,30 +87,36 @@ class ModelFolder:
             )
 
     def claim(self, config: GuideConfig, plans: dict[str, Any]) -> None:
-        """Write plans.json whole, unless it names this guide. Of folds that start at once with two, one gets through.
+        """Write plans.json as a whole, unless it already names this guide.
+
+        If several folds start at once with different guides, only one of them succeeds.
+
+        Args:
+            config: Guide of this fold.
+            plans: Complete plans to write.
 
         Raises:
-            GuidinoError: If other folds go by another guide, or the file cannot be written.
+            GuidinoError: If other folds use another guide, or the file cannot be written.
         """
         self.refuse_another(config)
         text = json.dumps(plans, indent=4)
         if self._create(text):
             return
-        self.refuse_another(config)  # it may have been written meanwhile
+        self.refuse_another(config)  # another fold may have written the file since the first check
         if not self._is_recorded(config):
             write_text(self.plans_file, text)
 
     def _create(self, text: str) -> bool:
-        """Whether there was no plans.json: there is one now, which was whole from the beginning."""
+        """Create plans.json as a whole and return True; return False if there is one already."""
         remove_leftovers(self.fold, self.plans_file.name)
         unfinished = unfinished_path(self.fold / self.plans_file.name)
         try:
             unfinished.write_text(text, encoding="utf-8")
-            os.link(unfinished, self.plans_file)  # unlike renaming, never takes the place of another's
+            os.link(unfinished, self.plans_file)  # unlike a rename, a link never replaces another fold's file
         except OSError:
             if self.plans_file.exists():
                 return False
-            write_text(self.plans_file, text)  # a file system without links; or says what is wrong
+            write_text(self.plans_file, text)  # for file systems without links; else it raises a readable error
         finally:
             unfinished.unlink(missing_ok=True)
         return True
@@ -122,22 +132,22 @@ class ModelFolder:
         return [fold for fold in sorted(self.folder.glob("fold_*")) if fold != self.fold]
 
     def _checkpoints(self) -> list[Path]:
-        """One of each other fold that has any."""
+        """Return one checkpoint of each other fold that has any."""
         first = (next(iter(sorted(fold.glob("checkpoint_*.pth"))), None) for fold in self._others())
         return [file for file in first if file is not None]
 
 
 def guide_of_checkpoint(file: Path) -> GuideConfig | None:
-    """The guide that a checkpoint of nnU-Net was trained with, by its own account; None if it has none.
+    """Return the guide that a checkpoint of nnU-Net records, None if it records none.
 
     Raises:
-        GuidinoError: If it cannot be read.
+        GuidinoError: If the file cannot be read.
     """
     try:
-        # nnU-Net's checkpoints hold more than tensors; what is mapped and not used is not read.
+        # nnU-Net's checkpoints hold more than tensors, hence weights_only=False. With mmap, torch reads what is used.
         return recorded_guide(torch.load(file, map_location="cpu", mmap=True, weights_only=False))
     except GuidinoError:
         raise
-    except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
+    except Exception as error:  # a damaged pickle may raise any error
         reason = first_line(error)
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error

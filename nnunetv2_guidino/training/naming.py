@@ -1,4 +1,4 @@
-"""What a trainer's name means, and the class of that name. The classes are imported when one of them is asked for."""
+"""Parse a trainer's name and make the class of that name; the trainer modules are imported on the first request."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _NAME = re.compile(
 
 @functools.cache
 def trainer_class(name: str) -> type[nnUNetTrainerGuiDINOBaseline]:
-    """The trainer of that name, which is its __name__ too: nnU-Net writes that into folders and checkpoints.
+    """Return the trainer class of that name.
+
+    The class has this name as its __name__ too, because nnU-Net writes __name__ into folders and checkpoints.
 
     Raises:
-        GuidinoError: For a name outside the grammar, which it shows.
+        GuidinoError: If the name does not follow the grammar. The error shows the grammar.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -53,9 +55,10 @@ def trainer_class(name: str) -> type[nnUNetTrainerGuiDINOBaseline]:
 
 @functools.cache
 def asked_by_nnunet(name: str) -> type[nnUNetTrainerGuiDINOBaseline] | None:
-    """The trainer of that name, for nnU-Net's search; None for another name that begins like ours.
+    """Return the trainer class of that name to nnU-Net's search, None for other names that begin like ours.
 
-    That may be a user's own subclass, which nnU-Net finds if it looks on, or a slip: so the grammar is told in passing.
+    Another name may belong to a user's subclass, which nnU-Net finds later in its search, or it may be a typing error.
+    So the function prints the grammar and does not fail.
     """
     show_errors_as_one_line()
     try:

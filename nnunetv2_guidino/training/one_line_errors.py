@@ -1,4 +1,4 @@
-"""What a user can put right, said in one line by nnU-Net's commands too."""
+"""Print errors that a user can correct in one line, in nnU-Net's commands too."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from nnunetv2_guidino.errors import GuidinoError
 
 @functools.cache
 def show_errors_as_one_line() -> None:
-    """From now on a GuidinoError that ends this process is printed without its stack; all others as before.
+    """Print a GuidinoError that ends this process without its stack from now on; other errors print as before.
 
-    nnU-Net's commands catch nothing: whatever is raised reaches Python's own hook, which prints it, and the process
-    ends with 1.
+    nnU-Net's commands catch nothing: every error reaches Python's hook, which prints it, and the process ends with 1.
     """
     before = sys.excepthook
 

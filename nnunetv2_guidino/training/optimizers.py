@@ -1,4 +1,4 @@
-"""What steps the weights: AdamW with a rate of its own for LoRA's adapters, or nnU-Net's SGD of what is trained."""
+"""Build AdamW with a separate learning rate for LoRA's adapters, and remove frozen parameters from nnU-Net's SGD."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
 
 
 def has_adapters(network: nn.Module) -> bool:
-    """Whether LoRA adapts a transformer in it: the guide's, or one that the segmentation network stands on."""
+    """Return True if LoRA adapts a transformer in the network: that of the guide or of the segmentation network."""
     return any(isinstance(module, TokenEncoder) and module.has_adapters for module in network.modules())
 
 
 def adamw(network: nn.Module, learning_rate: float, weight_decay: float, epochs: int) -> tuple[Any, Any]:
-    """One optimizer, since nnU-Net steps one, with a group for each transformer's adapters; and nnU-Net's schedule.
+    """Return one AdamW optimizer with a parameter group for the adapters of each transformer, and nnU-Net's schedule.
+
+    All groups are in one optimizer, because nnU-Net steps only one.
 
     Args:
-        network: Of which all that is trained is stepped.
-        learning_rate: Of all but the adapters, which have that of their LoRA.
-        weight_decay: Of all.
-        epochs: Over which each rate falls to zero.
+        network: Network with the parameters to train; frozen parameters are left out.
+        learning_rate: Rate of all parameters except the adapters, which have the rate of their LoRA (section 4.2).
+        weight_decay: Weight decay of all parameters.
+        epochs: Number of epochs after which each rate is zero.
     """
     groups: list[dict[str, Any]] = []
     for module in network.modules():
@@ -39,6 +41,6 @@ def adamw(network: nn.Module, learning_rate: float, weight_decay: float, epochs:
 
 
 def without_frozen(optimizer: torch.optim.Optimizer) -> None:
-    """Take out what is frozen: nnU-Net hands all parameters to its optimizer."""
+    """Remove frozen parameters, in place: nnU-Net hands all parameters to its optimizer."""
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The pretrained part of a segmentation network: loaded when a training starts, and recorded in its plans."""
+"""Load the pretrained part of a segmentation network when a training starts, and record its source in the plans."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ RECORD = "pretrained_source"  # in the plans, beside arch_kwargs
 
 
 class LoadsPretrained(nnUNetTrainer):
-    """A trainer that loads what the plans' `pretrained` names (see architectures.contract.Architecture)."""
+    """A trainer that loads the weights named by `pretrained` in the plans (see architectures.contract.Architecture)."""
 
-    resuming = False  # a checkpoint is about to bring all weights, or has
+    resuming = False  # True: a checkpoint brings all weights
 
     def initialize(self) -> None:
-        """Build what nnU-Net trains, and load its pretrained part, unless a checkpoint is about to bring all weights.
+        """Build network, loss and optimizer, and load the pretrained part, unless a checkpoint will bring all weights.
 
         Raises:
-            GuidinoError: If the pretrained weights are not to be had, or do not fit.
+            GuidinoError: If the pretrained weights are missing or do not fit.
         """
         super().initialize()
         if self.resuming:
@@ -38,25 +38,25 @@ class LoadsPretrained(nnUNetTrainer):
         self._record(self._loaded())
 
     def bare_network(self) -> Any:
-        """The network without what DDP and torch.compile put around it."""
+        """Return the network without the wrappers of DistributedDataParallel and torch.compile."""
         network = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)
 
     def _segmentation_network(self) -> Any:
-        """The one that the plans name."""
+        """Return the network that the plans name."""
         return self.bare_network()
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """It has all weights, so that nothing else is loaded: folder and hub may be gone."""
+        """Load a checkpoint and no pretrained weights: it has all weights, and folder or hub may be gone."""
         self.resuming = self.resuming or not self.was_initialized
         super().load_checkpoint(filename_or_checkpoint)
-        theirs = inherited(self.my_init_kwargs["plans"], self.configuration_name, "architecture")  # the checkpoint's
+        theirs = inherited(self.my_init_kwargs["plans"], self.configuration_name, "architecture")  # of the checkpoint
         self._record(theirs.get(RECORD))
 
     def on_train_start(self) -> None:
-        """The record is brought up to date before nnU-Net writes the plans."""
+        """Update the record before nnU-Net writes the plans."""
         if self.was_initialized and not self.resuming:
-            self._record(self._loaded())  # -pretrained_weights may have taken its place
+            self._record(self._loaded())  # -pretrained_weights may have replaced the pretrained part
         super().on_train_start()
 
     def _loaded(self) -> dict[str, Any] | None:
@@ -64,7 +64,7 @@ class LoadsPretrained(nnUNetTrainer):
         return None if source is None else asdict(source)
 
     def _record(self, source: dict[str, Any] | None) -> None:
-        """In the plans, which nnU-Net writes to the model's folder and into checkpoints."""
+        """Record the source in the plans, which nnU-Net writes to the model folder and into checkpoints."""
         section = inherited(self.plans_manager.plans, self.configuration_name, "architecture")
         section.pop(RECORD, None)
         if source is not None:
@@ -72,6 +72,10 @@ class LoadsPretrained(nnUNetTrainer):
 
 
 def make_alike(module: nn.Module) -> None:
-    """Give all GPUs the first one's weights. nnU-Net has done so before; LoRA's adapters may be drawn anew since."""
+    """Copy the first GPU's weights to all GPUs.
+
+    DistributedDataParallel did so when it wrapped the network, but weights have been loaded since, and LoRA's adapters
+    may have been drawn anew.
+    """
     for parameter in module.parameters():
         dist.broadcast(parameter.data, src=0)

@@ -1,4 +1,7 @@
-"""guide_progress.png, beside nnU-Net's progress.png: the loss terms, the guide's Dice, and the guide as it forms."""
+"""Draw guide_progress.png: the loss terms, the guide's Dice, and the guide at stages of a training.
+
+The picture lies beside nnU-Net's progress.png.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ from nnunetv2_guidino.lists import LOSS_TERMS
 Array = npt.NDArray[Any]
 
 CASES = 4
-STAGES = 8  # at which the guide is recorded, besides the start
+STAGES = 8  # number of stages after the start at which the guide is recorded
 TILE = 128  # pixels of a patch's longer side in the picture
-SECONDS = 60  # at least, between two pictures that show the same guides
+SECONDS = 60  # shortest time between two pictures that show the same guides
 
 
 @contextmanager
 def reported(log: Callable[[str], None]) -> Iterator[None]:
-    """A picture is no reason to lose a training of days: what goes wrong with it is told in the log."""
+    """Log errors of the picture and do not raise them: a picture is no reason to lose a training of days."""
     try:
         yield
     except Exception as error:
@@ -44,24 +47,26 @@ def reported(log: Callable[[str], None]) -> Iterator[None]:
 
 
 def prototypes_in_use(weights: Tensor) -> float:
-    """exp(entropy of α): K when all prototypes weigh the same, 1 when one has all the weight; the mean of all guides.
+    """Return exp(entropy of α), averaged over all guides (α as in equation 1).
+
+    The value is K if all prototypes have equal weight and 1 if one prototype has all the weight.
 
     Shape:
-        weights (G, K), each row summing to one
+        weights (G, K); each row sums to one
     """
     return float(torch.distributions.Categorical(probs=weights.detach(), validate_args=False).perplexity().mean())
 
 
 def fixed_patches(dataset: Any, patch_size: Sequence[int], foreground: Sequence[int]) -> tuple[Array, Array]:
-    """The same patch, around the foreground, of the same few cases whenever it is asked: no random number is drawn.
+    """Return patches around the foreground of a few cases. Every call returns the same: no random number is drawn.
 
     Args:
-        dataset: nnU-Net's, preprocessed. Of a volume, the slice with the largest foreground is taken.
-        patch_size: (H, W)
+        dataset: nnU-Net's preprocessed data set. A volume gives the slice with the largest foreground.
+        patch_size: (H, W) in pixels.
         foreground: Labels that count as foreground.
 
     Returns:
-        images (n, C, H, W) as preprocessed, foreground masks (n, H, W)
+        Preprocessed images (n, C, H, W) and foreground masks (n, H, W).
     """
     names = sorted(dataset.identifiers)
     images, masks = [], []
@@ -76,7 +81,7 @@ def fixed_patches(dataset: Any, patch_size: Sequence[int], foreground: Sequence[
 
 
 def _box_around(mask: Array, patch_size: Sequence[int]) -> list[list[int]]:
-    """Start and end along each axis; what leaves the image has to be padded."""
+    """Return start and end along each axis; a box that leaves the image has to be padded."""
     box = []
     centres = np.argwhere(mask).mean(0) if mask.any() else np.array(mask.shape) / 2
     for centre, size, patch in zip(centres, mask.shape, patch_size, strict=True):
@@ -87,20 +92,23 @@ def _box_around(mask: Array, patch_size: Sequence[int]) -> list[list[int]]:
 
 
 def stages(epochs: int) -> list[int]:
-    """Numbers of finished epochs at which the guide is recorded; it changes fastest in the beginning."""
+    """Return the numbers of finished epochs at which the guide is recorded.
+
+    They are spaced geometrically, because the guide changes fastest in the beginning.
+    """
     return [0, *sorted({int(n) for n in np.geomspace(1, epochs, STAGES).round()})]
 
 
 class GuideProgress:
-    """Records the guide of fixed patches at some stages of a training, and draws it below the curves.
+    """Record the guide of fixed patches at some stages of a training, and draw it below the curves.
 
-    The recorded guides lie in guide_progress.npz beside the picture, for a training that is resumed.
+    The recorded guides lie in guide_progress.npz beside the picture, so that a resumed training finds them.
 
     Args:
         folder: nnU-Net's output folder of the fold.
-        images, masks: As fixed_patches returns them.
-        epochs: Length of the training.
-        finished: Epochs already trained; what was recorded later (before a kill) is forgotten.
+        images, masks: Images and masks as fixed_patches returns them.
+        epochs: Number of epochs of the training.
+        finished: Number of epochs already trained; later records, from before a kill, are dropped.
     """
 
     def __init__(self, folder: Path, images: Array, masks: Array, epochs: int, finished: int):
@@ -110,7 +118,8 @@ class GuideProgress:
         scale = min(1.0, TILE / max(masks.shape[1:]))
         self.tile = tuple(max(1, round(side * scale)) for side in masks.shape[1:])
         self.guides: dict[int, Array] = {}  # finished epochs -> (n, *tile) in 0…255
-        self._drawn = -math.inf  # when, and with how many guides
+        # Time of the last picture, and the number of guides in it.
+        self._drawn = -math.inf
         self._drawn_guides = 0
         if finished and self.file.is_file():
             with np.load(self.file) as recorded:
@@ -119,11 +128,11 @@ class GuideProgress:
                     self.guides = {int(n): guide for n, guide in pairs if n <= finished}
 
     def record(self, network: GuidedNetwork, finished: int) -> None:
-        """Remember the guide, if this is one of the stages."""
+        """Record the guide and write the file, if this number of finished epochs is one of the stages."""
         if finished not in self.stages or finished in self.guides:
             return
         training = network.training
-        network.eval()  # dropout would draw from the training's random numbers
+        network.eval()  # dropout would use random numbers of the training
         with torch.no_grad():
             device = next(network.parameters()).device
             guide = network.guide(torch.from_numpy(self.images).float().to(device)).float()
@@ -134,9 +143,9 @@ class GuideProgress:
             np.savez_compressed(unfinished, finished=list(self.guides), guides=np.stack(list(self.guides.values())))
 
     def is_due(self) -> bool:
-        """Whether to draw: where a guide was recorded since the last picture, or that one is a minute old.
+        """Return True if a guide was recorded since the last picture, or if that picture is a minute old.
 
-        A picture takes a second or two of the CPU, while a GPU waits.
+        Drawing takes one or two seconds of the CPU, while the GPU waits.
         """
         return len(self.guides) > self._drawn_guides or time.monotonic() - self._drawn >= SECONDS
 
@@ -144,11 +153,11 @@ class GuideProgress:
         """Write guide_progress.png.
 
         Args:
-            history: nnU-Net's log, one value an epoch under each key.
-            prototypes: K
+            history: nnU-Net's log, with one value for each epoch under each key.
+            prototypes: Number K of prototypes.
         """
         rows = len(self.images)
-        with style.context("default"):  # nnU-Net changes the fonts of the whole process
+        with style.context("default"):  # undoes nnU-Net's change of the fonts, which affects the whole process
             figure = Figure(figsize=(15, 3.2 + 1.4 * rows), layout="constrained")
             above, below = cast(Iterable[Any], figure.subfigures(2, 1, height_ratios=(3, 1.4 * rows)))
             _draw_curves(above, history, prototypes)
@@ -158,7 +167,7 @@ class GuideProgress:
         self._drawn, self._drawn_guides = time.monotonic(), len(self.guides)
 
     def _draw_guides(self, axes: Axes) -> None:
-        # One picture of all tiles: an axis for each would take seconds to lay out.
+        # All tiles are one image: matplotlib would need seconds to lay out an axis for each.
         finished = sorted(self.guides)
         colours = matplotlib.colormaps["inferno"]
         columns = [self._thumbnails(), *(colours(self.guides[n])[..., :3] for n in finished)]
@@ -174,19 +183,19 @@ class GuideProgress:
         axes.set_frame_on(False)
 
     def _thumbnails(self) -> Array:
-        """(n, *tile, 3) in 0…1"""
+        """Return the images as tiles (n, *tile, 3) in 0…1."""
         tiles = _resized(np.stack([displayed(image) for image in self.images]), self.tile)
         return np.broadcast_to(tiles, (*tiles.shape[:3], 3))
 
 
 def _resized(images: Array, size: tuple[int, ...]) -> Array:
-    """(n, C, H, W) -> (n, *size, C)"""
+    """Resize by area: (n, C, H, W) -> (n, *size, C)."""
     resized = F.interpolate(torch.from_numpy(images).float(), size=size, mode="area")
     return resized.movedim(1, -1).numpy()
 
 
 def _stacked(tiles: Array, margin: float) -> Array:
-    """(n, h, w, …) -> one below the other, with margins."""
+    """Place tiles (n, h, w, …) one below the other, with margins."""
     around = [(0, 0), (2, 2), (2, 2)] + [(0, 0)] * (tiles.ndim - 3)
     return np.concatenate(np.pad(tiles, around, constant_values=margin))
 

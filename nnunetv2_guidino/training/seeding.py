@@ -1,4 +1,4 @@
-"""Seeds for Python, NumPy, torch and the augmentation workers."""
+"""Seed Python, NumPy, torch and the augmentation workers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ def seed_everything(*seeds: int) -> None:
 
 
 def some_cases(names: Iterable[str], count: int, seed: int) -> list[str]:
-    """So many of the names, the same ones whenever it is asked; those of a smaller count are among a larger one's."""
+    """Return `count` of the names, sorted. Equal seeds give equal names, and a larger count only adds names."""
     names = sorted(names)
     order = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed))).permutation(len(names))
     return sorted(names[i] for i in order[:count])
 
 
 class SeededDataLoader:
-    """An nnU-Net data loader that seeds each augmentation worker when it starts, by the worker's number."""
+    """An nnU-Net data loader that seeds each augmentation worker when the worker starts.
+
+    Args:
+        data_loader: nnU-Net's data loader.
+        seeds: Numbers that all workers share; each worker appends its own number.
+    """
 
     def __init__(self, data_loader: Any, seeds: tuple[int, ...]):
         self.data_loader = data_loader
         self.seeds = seeds
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Called by batchgenerators in the worker when it starts."""
+        """Seed the worker; batchgenerators calls this in each worker when it starts."""
         torch.set_num_threads(1)
         seed_everything(*self.seeds, thread_id)
         self.data_loader.set_thread_id(thread_id)
@@ -46,7 +51,7 @@ class SeededDataLoader:
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
-    """The variable has this value meanwhile, and after it what it was before."""
+    """Give an environment variable a value within this context, and restore it afterwards."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
