@@ -1,4 +1,4 @@
-"""GuideConfig: the one description of a guided model, and its way to and from nnU-Net's plans."""
+"""GuideConfig describes a guided model, and is read from and written to nnU-Net's plans."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
 _LORA_KEY = f"{PLANS_KEY}.lora"
-FORMAT = 1  # of the section; sections of version 0.1.0 have none
+FORMAT = 1  # format of the section; sections of version 0.1.0 have none
 
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
 GUIDES = ("foreground", "classes")
-LAMBDA = "lambda_"  # and a term's name: its weight, as plans name it
-# All that version 0.1.0 wrote into a section by which a model was to be trained.
+LAMBDA = "lambda_"  # prefix of a loss term's weight in plans; the term's name follows
+# All keys that version 0.1.0 wrote into the section of a model before its training.
 _SETTINGS_OF_0_1_0 = {
     "encoder", "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate",
     "lambda_guide", "lambda_boundary", "lora",
@@ -30,12 +30,12 @@ _SETTINGS_OF_0_1_0 = {
 
 
 def default_lambdas() -> dict[str, float]:
-    """The weight of each term of the loss where the plans set none."""
+    """Return the weight λ of each loss term that holds if the plans set none (equation 2)."""
     return {name: term.weight for name, term in lists.LOSS_TERMS.items()}
 
 
 def default_encoder() -> str:
-    """The encoder where the plans name none: GUIDINO_ENCODER, else the paper's DINOv3 ViT-S."""
+    """Return the encoder that holds if the plans name none: GUIDINO_ENCODER, else the paper's DINOv3 ViT-S."""
     return os.environ.get(ENCODER_VARIABLE) or DEFAULT_ENCODER
 
 
@@ -45,12 +45,13 @@ class LoRA:
 
     Args:
         rank: Rank r of the update of each weight matrix.
-        alpha: The update is scaled by alpha / rank.
+        alpha: Scale of the update, which is multiplied by alpha / rank.
         dropout: Probability of dropping an input of the adapters, in training only.
-        learning_rate: Of the adapters (section 4.2 of the GuiDINO paper); the rest of the network has its own.
+        learning_rate: Learning rate of the adapters (section 4.2 of the GuiDINO paper); the rest of the network has
+            another.
 
     Raises:
-        GuidinoError: For a value of the wrong type or out of range, naming the key.
+        GuidinoError: If a value has the wrong type or is out of range. The error names the key.
     """
 
     rank: int = 8
@@ -68,14 +69,14 @@ class LoRA:
 
     @classmethod
     def from_plans(cls, section: object, where: str) -> LoRA:
-        """Read settings from plans; what they do not name takes its default.
+        """Read settings from plans; settings that are missing there have their defaults.
 
         Args:
-            section: An object in the plans.
-            where: Its key, for errors.
+            section: Object in the plans.
+            where: Key of the object in the plans, for error messages.
 
         Raises:
-            GuidinoError: For an unknown key (the nearest valid one is named) or a bad value.
+            GuidinoError: If a key is unknown (the error names the nearest valid one) or a value is invalid.
         """
         settings = _known_settings(_keys(cls), section, where)
         try:
@@ -86,41 +87,43 @@ class LoRA:
 
 @dataclass(frozen=True)
 class GuideConfig:
-    """A guided model, as written under "guidino" in nnU-Net's plans.
+    """The settings of a guided model, as nnU-Net's plans have them under "guidino".
 
     Args:
         encoder: Pretrained token encoder: a name on the Hugging Face hub or a local folder. Default: the environment
             variable GUIDINO_ENCODER, else DINOv3 ViT-S.
-        layer: Transformer block whose tokens are used, counted from 1; None is the last. The tokens of several, in
-            ascending order, are concatenated. Whatever the block, they pass through the encoder's final norm.
-        min_input_size: The guide's input is enlarged until its shorter side has this many pixels (256 pixels are
+        layer: Number of the transformer block that gives the tokens, counted from 1; None is the last block. A list in
+            ascending order concatenates the tokens of several blocks. Tokens of every block pass the encoder's final
+            norm.
+        min_input_size: Shortest side of the guide's input in pixels; smaller inputs are enlarged (256 pixels are
             16 tokens of DINOv3, as in the paper).
-        max_input_size: Where its area is that of a square of more pixels a side than this and min_input_size, it is
-            reduced to that area; None: never. What an encoder costs grows faster than the area.
-        prototypes: Size K of the TokenBook.
-        similarity: Between token and prototype in equation 1: "cosine" or "dot".
-        readout: From mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
+        max_input_size: Side, in pixels, of the largest square whose area an input may have, but at least
+            min_input_size; larger inputs are reduced to this area. None: no limit. The cost of an encoder grows faster
+            than the area.
+        prototypes: Number K of the TokenBook's prototypes.
+        similarity: Similarity of token and prototype in equation 1: "cosine" or "dot".
+        readout: Map from mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
         guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
-        slice_stride: Of a volume, every how many-th slice is encoded; the guide is interpolated between them.
-        gate: Which features the guide acts on, of lists.GATES: "skips" (every skip and the bottleneck), "bottleneck"
-            (the paper's GuiDINO-U), "input" (GuiDINO-W).
-        gating: How it acts on them, of lists.GATINGS: "blend", feature · (1 - s + s · guide) with a learned s for each
-            channel, "residual", feature · (1 + guide), "product", feature · guide.
-        late_fusion: Whether predictions also add the guide's logits to the segmentation's, with a weight and a bias
-            that training learns (see guide.late_fusion); else the guide acts by its gates alone.
-        lambdas: λ of each term of the loss in lists.LOSS_TERMS (equation 2), by name; 0 switches it off, and one not
-            named has its default: "guide", the guide's binary cross-entropy (equation 3), "guide_dice", its Dice loss,
-            and "boundary", the boundary's hinge loss (section 3.2, without an equation). In plans they are keys of
-            their own, lambda_NAME.
-        lora: Adapts the encoder; None: it is frozen (the trainers called …LoRA put the defaults there).
-        encoder_config: The encoder's architecture (transformers' config), filled in when training starts, so that the
-            network can be rebuilt without hub and weights.
-        encoder_source: What was loaded and from where (see source.EncoderSource), filled in with it.
-        classes: Number of foreground classes or regions, filled in with it.
-        versions: Of the packages that the model was trained with, filled in with it.
+        slice_stride: Step between the slices of a volume that are encoded; the guide is interpolated between them.
+        gate: Features on which the guide acts, a name in lists.GATES: "skips" (every skip and the bottleneck),
+            "bottleneck" (the paper's GuiDINO-U), "input" (GuiDINO-W).
+        gating: Action of the guide on a feature, a name in lists.GATINGS: "blend", feature · (1 - s + s · guide) with a
+            learned s for each channel, "residual", feature · (1 + guide), "product", feature · guide.
+        late_fusion: If True, predictions also add the guide's logits to the segmentation's, with a weight and a bias
+            that training learns (see guide.late_fusion). If False, the guide acts only through its gates.
+        lambdas: Weight λ of each loss term in lists.LOSS_TERMS (equation 2), by name. 0 switches a term off, and a
+            missing name has its default. "guide" is the guide's binary cross-entropy (equation 3), "guide_dice" its
+            Dice loss, "boundary" the boundary's hinge loss (section 3.2, without an equation). In plans, each weight
+            has a key of its own, lambda_NAME.
+        lora: LoRA of the encoder; None: the encoder is frozen (the trainers called …LoRA set the defaults here).
+        encoder_config: Architecture of the encoder (transformers' config), from which the network can be rebuilt
+            without hub and weights. The trainer fills it in when training starts.
+        encoder_source: Source of the encoder's weights (see source.EncoderSource). The trainer fills it in.
+        classes: Number of foreground classes or regions. The trainer fills it in.
+        versions: Versions of the packages that trained the model. The trainer fills them in.
 
     Raises:
-        GuidinoError: For a value of the wrong type or out of range, naming the key.
+        GuidinoError: If a value has the wrong type or is out of range. The error names the key.
     """
 
     encoder: str = field(default_factory=default_encoder)
@@ -162,6 +165,7 @@ class GuideConfig:
             _check_choice("lambdas", name, lists.LOSS_TERMS)
             _check_type(LAMBDA + name, weight, float)
             _check(0 <= weight < float("inf"), LAMBDA + name, weight, "0 (off) or a positive number")
+        # A frozen dataclass allows no plain assignment.
         object.__setattr__(self, "lambdas", default_lambdas() | self.lambdas)
         if self.similarity == "dot" and self.readout == "affine":
             raise GuidinoError(
@@ -171,14 +175,14 @@ class GuideConfig:
 
     @classmethod
     def from_plans(cls, plans: Mapping[str, Any]) -> GuideConfig:
-        """Read the section "guidino"; what it does not name takes its default.
+        """Read the section "guidino"; settings that are missing there have their defaults.
 
-        A complete section without a format is one that version 0.1.0 wrote, and keeps what that version did: the
-        product alone, the cross-entropy alone, and inputs of any size.
+        Version 0.1.0 wrote complete sections without a format. Such a model keeps the behaviour of that version: gates
+        that multiply, no late fusion, no Dice loss of the guide, and inputs of any size.
 
         Raises:
-            GuidinoError: For a section that a newer version wrote, an unknown key (the nearest valid one is named) or a
-                bad value.
+            GuidinoError: If a newer version wrote the section, a key is unknown (the error names the nearest valid one)
+                or a value is invalid.
         """
         written = plans.get(PLANS_KEY, {})
         section = _known_settings(_keys(cls), _readable(written), PLANS_KEY)
@@ -191,7 +195,7 @@ class GuideConfig:
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
 
     def to_plans(self) -> dict[str, Any]:
-        """The section "guidino", complete: reading it back gives an equal GuideConfig, whatever the environment."""
+        """Return the complete section "guidino". Reading it gives an equal GuideConfig in every environment."""
         section: dict[str, Any] = {"format": FORMAT}
         for name, value in asdict(self).items():
             section |= {LAMBDA + term: weight for term, weight in value.items()} if name == "lambdas" else {name: value}
@@ -207,7 +211,10 @@ def _is_layer(layer: int | list[int] | None) -> bool:
 
 
 def _readable(section: Any) -> Any:
-    """The section without its format, which is checked first: in a newer one, keys may be others or mean others."""
+    """Check the format of a section and return the section without it.
+
+    The format is checked before the keys, because a newer format may have other keys or other meanings of them.
+    """
     if not isinstance(section, Mapping) or "format" not in section:
         return section
     written, versions = section["format"], section.get("versions")
@@ -224,7 +231,7 @@ def _readable(section: Any) -> Any:
 
 
 def _keys(cls: type) -> list[str]:
-    """What a section of the plans may name: the fields, and instead of `lambdas` a key for each term of the loss."""
+    """Return the valid keys of a section: the fields, with a key for each loss term in place of `lambdas`."""
     fields = [name for name in get_type_hints(cls) if name != "lambdas"]
     return fields + [LAMBDA + name for name in lists.LOSS_TERMS] if cls is GuideConfig else fields
 
@@ -252,7 +259,7 @@ def _check(condition: bool, name: str, value: object, expected: str) -> None:
 def _check_type(name: str, value: object, expected: Any) -> None:
     allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     allowed = tuple(getattr(a, "__origin__", a) for a in allowed)  # dict[str, Any] -> dict
-    if float in allowed:
+    if float in allowed:  # JSON writes whole numbers as int
         allowed += (int,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and JSON whose every complaint names the file."""
+"""Write files and folders as a whole or not at all, and read JSON with errors that name the file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from typing import Any, TypeVar
 from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
-UNFINISHED = ".writing-"  # begins the names of what is not yet whole
-LONGEST = 255  # bytes of a file's name
+UNFINISHED = ".writing-"  # prefix of the names of unfinished files and folders
+LONGEST = 255  # bytes in a file's name
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where what is to become `path` is written: beside it, with its ending, and with the host and process that write.
+    """Return the path at which `path` is written: beside it, with its ending and the writer's host and process.
 
-    A disk may be shared, and only its own host knows whether a process is still there.
+    The host is in the name because several hosts may share a disk, and only a process's host knows whether it runs.
     """
     mark = _mark_of_process()
+    # The end of a long name is kept, since it holds the ending.
     room = LONGEST - len(mark.encode())
     return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
 
 
 def _mark_of_host() -> str:
-    """How the names of what this host has not finished begin."""
+    """Return the prefix of the names of this host's unfinished files."""
     return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
 
 
@@ -42,9 +43,9 @@ def _mark_of_process() -> str:
 
 @contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A path beside `file`, with its ending, to write to; at the end it takes the place of `file`.
+    """Yield a path beside `file`, with its ending, to write to, and rename it to `file` at the end.
 
-    A kill at any moment leaves the earlier file, and the next writing of the same file removes what was left over.
+    A kill at any moment leaves the earlier file, and the next write of the same file removes the unfinished one.
 
     Raises:
         GuidinoError: If the file cannot be written; nothing of it is left then.
@@ -62,22 +63,22 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all, in UTF-8; raises GuidinoError as `whole_file` does."""
+    """Write a text file in UTF-8, as a whole or not at all; raise GuidinoError as `whole_file` does."""
     with whole_file(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(file: Path, content: Any, indent: int = 4) -> None:
-    """Write a JSON file whole or not at all; raises GuidinoError as `whole_file` does."""
+    """Write a JSON file as a whole or not at all; raise GuidinoError as `whole_file` does."""
     write_text(file, json.dumps(content, indent=indent) + "\n")
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `folder` at the end; if the end is not reached, it vanishes.
+    """Yield an empty folder to fill, and rename it to `folder` at the end; after an error, remove it.
 
     Raises:
-        GuidinoError: If `folder` exists, or cannot be written.
+        GuidinoError: If `folder` exists already or cannot be written.
     """
     folder = Path(folder).absolute()
     _refuse_existing(folder)
@@ -88,7 +89,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             try:
                 unfinished.mkdir()
                 yield unfinished
-                _refuse_existing(folder)
+                _refuse_existing(folder)  # another process may have made it meanwhile
                 unfinished.rename(folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -98,10 +99,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files all move into `folder` at the end, over those of an earlier run, or none do.
+    """Yield a temporary folder to fill, and at the end move all its files into `folder` or none of them.
+
+    The files replace those of an earlier run.
 
     Raises:
-        GuidinoError: If `folder` cannot be written; what lay in it is there as before.
+        GuidinoError: If `folder` cannot be written; its earlier files are unchanged then.
     """
     folder = Path(folder)
     try:
@@ -119,14 +122,19 @@ def filled_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder, all or none of them; raises GuidinoError as `filled_folder` does."""
+    """Write all files into a folder or none of them; raise GuidinoError as `filled_folder` does.
+
+    Args:
+        folder: Folder to write to.
+        contents: Text or bytes by file name.
+    """
     with filled_folder(folder) as new:
         for name, content in contents.items():
             (new / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _make(folder: Path) -> list[Path]:
-    """Make a folder and those above it where they are not there; returns the new ones, the innermost first."""
+    """Make a folder and its missing parents, and return the new ones, the innermost first."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return new
@@ -134,18 +142,18 @@ def _make(folder: Path) -> list[Path]:
 
 @contextmanager
 def _removed_unless_filled(folders: list[Path]) -> Iterator[None]:
-    """Leave no empty folders where nothing came into them."""
+    """Remove the new folders after an error, if they are empty."""
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # the first that is not empty: others write there too
+        with suppress(OSError):  # a folder that is not empty ends the loop: another process writes there
             for folder in folders:
                 folder.rmdir()
         raise
 
 
 def _move_all(source: Path, target: Path, old: Path) -> None:
-    """Move what is in `source` into `target`; what it replaces waits in `old`, and comes back if anything fails."""
+    """Move all entries of `source` into `target`. Replaced entries wait in `old` and return if anything fails."""
     moved: list[Path] = []
     try:
         for entry in sorted(source.iterdir()):
@@ -168,18 +176,18 @@ def _refuse_existing(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Remove what processes of this host that are no longer there did not finish in `folder`.
+    """Remove unfinished files and folders in `folder` that ended processes of this host have left.
 
     Args:
-        folder: Where they wrote; it need not exist.
-        name: Of what they were writing; empty: whatever it was.
+        folder: Folder to clean; it need not exist.
+        name: Name of the file or folder that the processes were writing; empty for any name.
     """
     mark = _mark_of_host()
     wanted = unfinished_path(folder / name).name.removeprefix(mark).partition("-")[2] if name else ""
     for leftover in folder.glob(f"{UNFINISHED}*"):
         process, _, written = leftover.name.removeprefix(mark).partition("-")
         if not process.isdigit() or (name and written != wanted) or _is_running(int(process)):
-            continue  # also what another host writes, and whether that goes on is not known here
+            continue  # files of another host stay too, since this host does not know whether their process runs
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -192,16 +200,16 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # somebody else's
+        pass  # the process belongs to another user
     return True
 
 
 def read_text(file: Path) -> str:
-    """The text of a regular file in UTF-8, without its byte order mark.
+    """Return the text of a regular file in UTF-8, without its byte order mark.
 
     Raises:
-        GuidinoError: If the file is not there, cannot be read, or is of a kind that may never end, such as a FIFO.
-        ValueError: If it is not in UTF-8.
+        GuidinoError: If the file does not exist, cannot be read, or is no regular file: reading a FIFO may never end.
+        ValueError: If the file is not in UTF-8.
     """
     try:
         if not stat.S_ISREG(Path(file).stat().st_mode):
@@ -214,10 +222,14 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path, kind: type[Json]) -> Json:
-    """The object (`kind` dict) or list in a JSON file, with or without a byte order mark.
+    """Return the object or list in a JSON file, with or without a byte order mark.
+
+    Args:
+        file: Path of the file.
+        kind: dict for an object, list for a list.
 
     Raises:
-        GuidinoError: If the file is not there, cannot be read, is no JSON, or holds something else.
+        GuidinoError: If the file does not exist, cannot be read, is not JSON, or holds another kind.
     """
     try:
         content = json.loads(read_text(file))

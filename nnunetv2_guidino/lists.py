@@ -1,7 +1,7 @@
-"""What there is to choose from: one line for each gate, loss term and architecture, loaded when it is asked for.
+"""List all gates, loss terms and architectures, one line each; a target is imported only when it is used.
 
-To add one, write its file and its line here. Settings, options, pictures, tables and tests read these tables, and need
-neither torch nor nnU-Net for it. Each table says which contract its targets follow.
+To add one, write its file and its line here. Settings, options, pictures, tables and tests read these tables without
+importing torch or nnU-Net. The comment above each table names the contract of its targets.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Entry:
     """A line of a table.
 
     Args:
-        target: Where it is defined, as "module:attribute".
-        summary: What it is, in some words, for options and tables.
+        target: Definition of the entry, as "module:attribute".
+        summary: Short description for options and tables.
     """
 
     target: str
@@ -31,7 +31,8 @@ class Entry:
         """Import the module and return the attribute.
 
         Raises:
-            GuidinoError: If there is no such module or attribute; a module's own failing imports are its own errors.
+            GuidinoError: If the module or the attribute does not exist.
+            ModuleNotFoundError: If the module itself imports a module that is missing.
         """
         module, _, attribute = self.target.partition(":")
         try:
@@ -46,25 +47,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class LossTerm(Entry):
-    """A term of the loss beside nnU-Net's own.
+    """A loss term beside nnU-Net's own (equation 2).
 
     Args:
-        weight: Its λ where the plans set none; 0 is off. The setting is called lambda_NAME.
-        label: What the log's picture calls it.
+        weight: Weight λ that holds if the plans set no lambda_NAME; 0 switches the term off.
+        label: Name of the term in the log's picture.
     """
 
     weight: float
     label: str
 
 
-# How the guide acts on a feature ("gating"): subclasses of guide.gates.Gate.
+# Actions of the guide on a feature ("gating"): subclasses of guide.gates.Gate.
 GATINGS: dict[str, Entry] = {
     "blend": Entry("nnunetv2_guidino.guide.gates:Blend", "feature · (1 - s + s · guide), s learned per channel"),
     "residual": Entry("nnunetv2_guidino.guide.gates:Residual", "feature · (1 + guide)"),
     "product": Entry("nnunetv2_guidino.guide.gates:Product", "feature · guide, as in the paper"),
 }
 
-# Which features it acts on ("gate"): subclasses of guide.positions.Position.
+# Features on which the guide acts ("gate"): subclasses of guide.positions.Position.
 GATES: dict[str, Entry] = {
     "skips": Entry("nnunetv2_guidino.guide.positions:Skips", "every skip and the bottleneck"),
     "bottleneck": Entry("nnunetv2_guidino.guide.positions:Bottleneck", "the coarsest features (the paper's GuiDINO-U)"),
@@ -102,13 +103,15 @@ Line = TypeVar("Line", bound=Entry)
 
 
 def find(table: Mapping[str, Line], name: str, what: str) -> Line:
-    """The line of that name.
+    """Return the line of a table.
 
     Args:
-        what: The table, in the words of whoever asks: "guidino.gate".
+        table: Table to search.
+        name: Name of the line.
+        what: Name of the setting or option for the error message, such as "guidino.gate".
 
     Raises:
-        GuidinoError: If there is none, naming those that there are and the nearest.
+        GuidinoError: If the table has no such name. The error lists the valid names and the nearest one.
     """
     if name not in table:
         raise GuidinoError(f"{what} is {name!r}; expected {one_of(table)}{did_you_mean(name, table)}")
@@ -116,11 +119,11 @@ def find(table: Mapping[str, Line], name: str, what: str) -> Line:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """The names in words."""
+    """Return the names as a phrase, "one of A, B"."""
     return "one of " + (", ".join(names) or "none that there is")
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:
-    """The end of a complaint about an unknown name: the nearest one, or nothing where none is near."""
+    """Return the end of an error message with the name nearest to an unknown one, or "" if no name is near."""
     near = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Plans files that carry a guide section."""
+"""Read, write and compare plans with a guide section."""
 
 from __future__ import annotations
 
@@ -13,36 +13,43 @@ from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
 
-FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # by the training
-# Settings that say nothing about what a trained network computes.
+FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # keys that the trainer fills in
+# Settings that do not change the output of a trained network.
 OF_TRAINING = ("encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions")
-# An encoder's name and folder may change, and a checkpoint has its weights; their hash must not.
+# An encoder's name and folder may change, since a checkpoint contains the weights; the hash of the weights must not.
 BUT_THE_WEIGHTS = tuple(key for key in OF_TRAINING if key != "encoder_source")
-RECORD = "_extra_state"  # of a guided network's state dict: its own account of its guide, under torch's name
+RECORD = "_extra_state"  # torch's key for the record of the guide in a guided network's state dict
 
 
 class Difference(NamedTuple):
-    """A setting that two guides do not share, by its path ("lora.rank")."""
+    """A setting that differs between two guides; `key` is its path, such as "lora.rank"."""
 
     key: str
     ours: Any
     theirs: Any
 
     def describe(self, here: str, there: str) -> str:
-        """One clause: what it is here, and what it is there."""
+        """Return a clause with both values, for error messages.
+
+        Args:
+            here: Place of our value, such as "in plans.json".
+            there: Place of the other value.
+        """
         return f"{PLANS_KEY}.{self.key} is {self.ours!r} {here} and {self.theirs!r} {there}"
 
 
 def first_difference(ours: GuideConfig, theirs: GuideConfig, but: Collection[str] = ()) -> Difference | None:
-    """The first setting that differs; None where both describe the same guide.
+    """Return the first setting that differs, None if both describe the same guide.
 
-    Encoders are the same if their weights' sha256 is and all they both say about the architecture: another version of
-    transformers says more or less about the same one, and the weights may lie elsewhere.
+    Encoders are equal if the sha256 of their weights and all common keys of their architectures are equal. Versions of
+    transformers write more or fewer keys for the same architecture, and the weights may be in different folders.
 
     Args:
+        ours: Settings of one guide.
+        theirs: Settings of the other guide.
         but: Paths of settings that may differ, with * as in file names.
     """
-    # as JSON, since one of them has been a file
+    # Both pass through JSON, since one of them was read from a file, where tuples have become lists.
     here, there = (json.loads(json.dumps(config.to_plans())) for config in (ours, theirs))
     return next(_differences(here, there, "", but), None)
 
@@ -50,7 +57,7 @@ def first_difference(ours: GuideConfig, theirs: GuideConfig, but: Collection[str
 def _differences(ours: Any, theirs: Any, path: str, but: Collection[str]) -> Iterator[Difference]:
     if any(fnmatchcase(path, pattern) for pattern in but):
         return
-    # timm's arguments are as the user gave them: one that is missing means another model
+    # timm's arguments are recorded as the user gave them: a missing argument means another model
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and path != "encoder_config.model_args":
         keys = ("sha256",) if path == "encoder_source" else ours
         for key in keys:
@@ -61,36 +68,36 @@ def _differences(ours: Any, theirs: Any, path: str, but: Collection[str]) -> Ite
 
 
 def read_record(state: Any) -> GuideConfig:
-    """The settings in a state dict's record, a tensor of bytes."""
+    """Return the settings in a state dict's record, a tensor of bytes."""
     return GuideConfig.from_plans({PLANS_KEY: json.loads(bytes(state.tolist()))})
 
 
 def recorded_guide(content: Mapping[str, Any]) -> GuideConfig | None:
-    """The guide that one of nnU-Net's checkpoints was trained with, by its own account; None where it has none.
+    """Return the guide that a checkpoint of nnU-Net records, None if it records none.
 
     Args:
-        content: With network_weights, and mostly init_args.
+        content: Content of the checkpoint: network_weights, and usually init_args.
     """
     record = content["network_weights"].get(RECORD)
     if record is not None:
         return read_record(record)
     plans = (content.get("init_args") or {}).get("plans")
-    # Version 0.1.0 wrote no record. Without the classes, the section is what the training began with.
+    # Version 0.1.0 wrote no record, only the plans. A section without classes is not yet that of a trained guide.
     if isinstance(plans, Mapping) and (plans.get(PLANS_KEY) or {}).get("classes") is not None:
         return GuideConfig.from_plans(plans)
     return None
 
 
 def check_recorded_guide(file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
-    """Compare the guide that a checkpoint was trained with, key by key, before a network is built by plans.json.
+    """Compare the guide that a checkpoint records with plans.json, before plans.json is used to build a network.
 
     Args:
-        file: The checkpoint's, for the message.
-        checkpoint: As read.
-        plans: Of plans.json in the model's folder.
+        file: Path of the checkpoint, for the error message.
+        checkpoint: Content of the checkpoint.
+        plans: Content of plans.json in the model folder.
 
     Raises:
-        GuidinoError: If they differ, naming the first key that does.
+        GuidinoError: If the guides differ. The error names the first key that differs.
     """
     recorded = recorded_guide(checkpoint)
     if recorded is None:
@@ -103,18 +110,22 @@ def check_recorded_guide(file: Path, checkpoint: Mapping[str, Any], plans: Mappi
 
 
 def derive_plans(source_plans: dict[str, Any], name: str, guide: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `source_plans` called `name` with the section "guidino"; it shares the source's preprocessed data."""
+    """Return a copy of `source_plans` with the name `name` and the section "guidino" set to `guide`.
+
+    The new plans share the preprocessed data of the source.
+    """
     return deepcopy(source_plans) | {"plans_name": name, PLANS_KEY: guide}
 
 
 def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The guide section of `plans`, changed by `given` and complete, so that later defaults do not change it.
+    """Return the guide section of `plans` with the values in `given`, complete, so that new defaults cannot change it.
 
     Args:
-        given: Values by key; "lora.rank" is a key of the section "lora", which is begun where there is none.
+        plans: Plans with or without a guide section.
+        given: Values by key. A key such as "lora.rank" belongs to the section "lora", which is created if missing.
 
     Raises:
-        GuidinoError: For an unknown key or a bad value.
+        GuidinoError: If a key is unknown or a value is invalid.
     """
     section = {key: value for key, value in plans.get(PLANS_KEY, {}).items() if key not in FILLED_IN}
     for key, value in given.items():
@@ -131,7 +142,11 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
 
 
 def guide_of(plans: dict[str, Any], file: Path) -> GuideConfig:
-    """The guide that plans describe, those without a section the default one; errors name the file they are from."""
+    """Return the guide that plans describe, the default guide for plans without a section.
+
+    Raises:
+        GuidinoError: If the section is invalid. The error names `file`, from which the plans were read.
+    """
     try:
         return GuideConfig.from_plans(plans)
     except GuidinoError as error:
@@ -139,7 +154,11 @@ def guide_of(plans: dict[str, Any], file: Path) -> GuideConfig:
 
 
 def inherited(plans: Mapping[str, Any], configuration: str, key: str) -> Any:
-    """What plans say of a configuration under a key: its own value, or that of the one it inherits from."""
+    """Return the value of a key in a configuration of the plans, its own or that of the configuration it inherits from.
+
+    Raises:
+        KeyError: If neither has the key.
+    """
     settings = plans["configurations"][configuration]
     while key not in settings:
         settings = plans["configurations"][settings["inherits_from"]]
@@ -147,7 +166,11 @@ def inherited(plans: Mapping[str, Any], configuration: str, key: str) -> Any:
 
 
 def read_plans(file: Path) -> dict[str, Any]:
-    """Raises GuidinoError, naming the plans beside it, if there is no such file or it is not a JSON object."""
+    """Read a plans file.
+
+    Raises:
+        GuidinoError: If the file does not exist, where the error names the plans beside it, or is not a JSON object.
+    """
     try:
         return read_json(file, dict)
     except GuidinoError as error:

@@ -1,6 +1,6 @@
-"""What a segmentation network says of itself: the contract of ours, and how nnU-Net's planned networks are read.
+"""Define the contract of a segmentation network, and describe nnU-Net's planned networks in the same terms.
 
-An architecture is a subclass of Architecture in a file of its own, with its line in lists.ARCHITECTURES. It may use
+An architecture is a subclass of Architecture in a file of its own, with a line in lists.ARCHITECTURES. It may use
 encoders, and knows nothing of guides.
 """
 
@@ -22,21 +22,21 @@ USE = "plan with --set architecture.pretrained=FOLDER"
 
 
 def nearest_multiples(patch_size: Sequence[int], divisor: Sequence[int]) -> list[int]:
-    """The nearest sides that are multiples of the divisor's, one at least; the larger where two are equally near."""
+    """Return the multiple of the divisor nearest to each side in pixels, not zero; of two equally near, the larger."""
     return [max(1, (2 * side + by) // (2 * by)) * by for side, by in zip(patch_size, divisor, strict=True)]
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a network says of itself. A foreign network may leave most of it open.
+    """A description of a network. For a foreign network, most of it may be unknown.
 
     Args:
-        name: Of its class.
-        outputs: How many segmentations it returns while deep supervision is on, finest first; None: not known.
-        divisor: What the sides of a patch must be multiples of, along each axis; None: not known.
-        features: Channels of the features at which it can be taken apart (see `encode`), finest first; empty if it
-            cannot. None for a feature whose channels are not known.
-        gates: Where it takes a guide, by the names in lists.GATES; None: wherever its features allow.
+        name: Name of the network's class.
+        outputs: Number of segmentations that it returns while deep supervision is on, finest first; None if unknown.
+        divisor: Number for each axis that must divide the side of a patch; None if unknown.
+        features: Channels of the features between encoder and decoder (see `encode`), finest first; empty if the
+            network cannot be split there. An entry is None if its channels are unknown.
+        gates: Names in lists.GATES at which the network takes a guide; None for all that its features allow.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Description:
     gates: tuple[str, ...] | None = None
 
     def check_patch(self, patch_size: Sequence[int]) -> None:
-        """Refuse a patch that the network cannot take.
+        """Check that the network can take a patch of this size in pixels.
 
         Raises:
-            GuidinoError: Naming the nearest that it can.
+            GuidinoError: If it cannot. The error names the nearest size that it can take.
         """
         if self.divisor is None:
             return
@@ -63,13 +63,13 @@ class Description:
             )
 
     def check_strides(self, strides: Sequence[Any]) -> None:
-        """Refuse strides from which nnU-Net would weigh the outputs wrongly.
+        """Check that nnU-Net weighs the outputs correctly with these strides.
 
-        nnU-Net takes from the strides how many outputs to weigh: one less than there are entries, the last of them
-        with weight zero. Two entries leave nothing (0/0), and outputs beyond or short of its count are cut silently.
+        nnU-Net derives the number of weights from the strides: one less than their entries, and the last weight is
+        zero. Two entries leave no weight (0/0), and nnU-Net silently cuts outputs or weights without a counterpart.
 
         Raises:
-            GuidinoError: Naming how many entries there must be.
+            GuidinoError: If it does not. The error names the right number of entries.
         """
         if self.outputs is None:
             return
@@ -83,79 +83,81 @@ class Description:
 
 
 def strides_for(outputs: int) -> int:
-    """How many entries `strides` must have for nnU-Net's loss to weigh that many outputs as it does its own networks'.
+    """Return the number of entries in `strides` for which nnU-Net weighs so many outputs as in its own networks.
 
-    A single output has weight one with three: the second of two scales gets zero, and no output is there for it.
+    A single output needs three entries. They give two weights, one and zero, and the second has no output.
     """
     return 3 if outputs == 1 else outputs + 1
 
 
 class Architecture(nn.Module):
-    """A segmentation network that plans may name as their network_class_name; stock nnU-Net trains it too.
+    """A segmentation network that plans may name as their network_class_name. Stock nnU-Net trains it too.
 
-    nnU-Net calls it with `input_channels`, `num_classes`, `deep_supervision` and what the plans have in arch_kwargs:
-    neither the patch's size nor the normalisation is told, so a network is indifferent to them or has them there. It
-    applies `initialize`, if there is such a function, to every submodule, so that a network with pretrained parts has
-    none. It sets `decoder.deep_supervision`: while that is on, the network returns the list of its `outputs`
-    segmentations, finest first, and a list of one if it has one; while it is off, the finest alone. All heads are built
-    in both states, and every one that is built is returned. Heads are called `decoder.seg_layers`: -pretrained_weights
-    leaves those out.
+    nnU-Net calls the constructor with `input_channels`, `num_classes`, `deep_supervision` and the plans' arch_kwargs.
+    It does not pass the patch size or the normalisation, so a network that needs them has them in arch_kwargs. nnU-Net
+    applies a function `initialize`, if the class has one, to every submodule, so a network with pretrained parts has
+    none. nnU-Net sets `decoder.deep_supervision`. While it is on, the network returns a list of its `outputs`
+    segmentations, finest first, also if there is only one. While it is off, the network returns the finest alone. The
+    network builds all heads in both states, and every head that it builds has its output returned. Heads are called
+    `decoder.seg_layers`, because -pretrained_weights leaves this name out.
 
-    A network that can be taken apart at its features gives `encode` and `decode`, and its `forward` is both; one that
-    cannot gives `forward`, and describes no features.
+    A network with an encoder and a decoder implements `encode` and `decode`, and the inherited `forward` calls both.
+    Another network implements `forward` and describes no features.
 
-    A network with a pretrained part has the setting `pretrained`, hands it on to this constructor, and gives
-    `load_weights`. Nothing is loaded when it is built, which happens to predict too: our trainers call
-    `load_pretrained`, and write `pretrained_source` into the plans, beside arch_kwargs. A trainer that does not is
-    refused by `forward`.
+    A network with a pretrained part has the setting `pretrained`, passes it to this constructor and implements
+    `load_weights`. The constructor loads nothing, since predictions call it too. Our trainers call `load_pretrained`
+    and write `pretrained_source` into the plans, beside arch_kwargs. With a trainer that does not, `forward` raises an
+    error.
 
     Args:
-        pretrained: What the pretrained part is to start from: a folder, or a name on the Hugging Face hub. None: it
-            starts at random, or there is no such part.
+        pretrained: Source of the pretrained part, a folder or a name on the Hugging Face hub. None if the part starts
+            at random or does not exist.
     """
 
-    dimensions: ClassVar[tuple[int, ...]] = (2, 3)  # in which it lives
-    published_weights: ClassVar[str | None] = None  # what its paper starts from, by name on the hub
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)  # numbers of spatial dimensions that it supports
+    published_weights: ClassVar[str | None] = None  # name on the hub of the weights from which its paper starts
     decoder: Any
 
     def __init__(self, pretrained: str | None = None):
         super().__init__()
         self.pretrained = pretrained
-        self.pretrained_source: EncoderSource | None = None  # what was loaded
+        self.pretrained_source: EncoderSource | None = None  # set when the weights are loaded
         self.lacks_pretrained = pretrained is not None
         self.register_load_state_dict_post_hook(_has_all_weights)  # type: ignore[no-untyped-call]
 
     @classmethod
     def lives_in(cls) -> str:
-        """Its dimensions in words, for messages."""
+        """Return the supported dimensions in words, for messages."""
         return " and ".join(f"{count}D" for count in cls.dimensions)
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """The arch_kwargs that plans get, given the planned configuration: `strides` always, and what else it needs.
+        """Return the arch_kwargs for the plans: `strides` always, and everything else that the network needs.
 
-        Settings are the network's own, such as how wide it is; those not given are written with their defaults.
+        nnU-Net reads the number of outputs and their scales from the strides (see `strides_for`).
 
-        nnU-Net reads from the strides how many outputs there are and at which scales (see `strides_for`).
+        Args:
+            configuration: Configuration that nnU-Net planned.
+            settings: Settings of the network, such as its width; missing settings are written with their defaults.
         """
         raise NotImplementedError
 
     @classmethod
     def planned_widths(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings by which it is as wide and as deep as nnU-Net planned its own network.
+        """Return the settings that make the network as wide and as deep as nnU-Net planned its own network.
 
         Raises:
-            GuidinoError: If its widths cannot follow the planned ones, as most cannot.
+            GuidinoError: If the network's widths cannot follow the planned ones; most networks' cannot.
         """
         raise GuidinoError(f"{cls.__name__} cannot be as wide as planned: its widths depend on each other")
 
     @property
     def description(self) -> Description:
-        """What it says of itself."""
+        """Describe the network."""
         raise NotImplementedError
 
     def encode(self, patch: Tensor) -> list[Tensor]:
-        """The features, finest first.
+        """Return the features, finest first.
 
         Shape:
             (B, n, …) -> a list of (B, C_i, …)
@@ -163,7 +165,11 @@ class Architecture(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
-        """The outputs, given the features and the patch's size."""
+        """Return the outputs for the features and the patch's size in pixels.
+
+        Shape:
+            a list of (B, C_i, …) -> (B, classes, *size), or a list of segmentations with deep supervision
+        """
         raise NotImplementedError
 
     def forward(self, patch: Tensor) -> Tensor | list[Tensor]:
@@ -176,10 +182,10 @@ class Architecture(nn.Module):
         return self.decode(self.encode(patch), patch.shape[2:])
 
     def load_pretrained(self) -> None:
-        """Load what `pretrained` names, if it names anything, and describe it in `pretrained_source`.
+        """Load the weights that `pretrained` names, if any, and describe them in `pretrained_source`.
 
         Raises:
-            GuidinoError: If it is not there or does not fit.
+            GuidinoError: If the weights are missing or do not fit.
         """
         if self.pretrained is not None:
             folder = find_encoder(self.pretrained, USE)
@@ -190,19 +196,22 @@ class Architecture(nn.Module):
         """Load the pretrained part.
 
         Args:
-            folder: With config.json and safetensors, as find_encoder returns it.
-            name: What the user called it.
+            folder: Folder with config.json and safetensors, as find_encoder returns it.
+            name: Name that the user gave.
+
+        Returns:
+            A description of the loaded weights.
         """
         raise NotImplementedError
 
 
 def _has_all_weights(network: Architecture, incompatible_keys: object) -> None:
     network.lacks_pretrained = False
-    network.pretrained_source = None  # the state dict's are others
+    network.pretrained_source = None  # the state dict has replaced the pretrained weights
 
 
 def describe(network: Any) -> Description:
-    """What a network says of itself; nnU-Net's planned networks are known by their encoder and decoder."""
+    """Describe a network; nnU-Net's planned networks are recognised by their encoder and decoder."""
     if isinstance(network, Architecture):
         return network.description
     name = type(network).__name__
@@ -211,7 +220,7 @@ def describe(network: Any) -> Description:
     try:
         channels, strides = network.encoder.output_channels, network.encoder.strides
         divisor = np.prod(np.asarray(strides, dtype=int).reshape(len(channels), -1), axis=0)
-    except (AttributeError, TypeError, ValueError):  # there is none, or it means something else there
+    except (AttributeError, TypeError, ValueError):  # a foreign encoder has no such attributes, or uses them otherwise
         return Description(name)
     return Description(
         name,
@@ -222,10 +231,10 @@ def describe(network: Any) -> Description:
 
 
 def encode(network: Any, patch: Tensor) -> list[Tensor]:
-    """The features at which a network is taken apart, finest first."""
+    """Return the features between encoder and decoder, finest first: (B, n, …) -> a list of (B, C_i, …)."""
     return list(network.encode(patch) if isinstance(network, Architecture) else network.encoder(patch))
 
 
 def decode(network: Any, features: list[Tensor], size: Sequence[int]) -> Any:
-    """The outputs of a network, given its features and the patch's size."""
+    """Return the outputs of a network for its features and the patch's size in pixels."""
     return network.decode(features, size) if isinstance(network, Architecture) else network.decoder(features)
