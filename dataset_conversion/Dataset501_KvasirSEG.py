@@ -14,8 +14,8 @@ if __name__ == "__main__" and not __package__:  # as a script, in a clone that i
 
 import numpy as np
 
-from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset, Split
-from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
+from nnunetv2_guidino.tools.conversion.dataset import IMAGES, MASKS, Dataset, Split
+from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
 SEED = 12345  # the seed of nnU-Net's own splits
 

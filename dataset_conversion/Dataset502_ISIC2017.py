@@ -12,8 +12,8 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion.dataset import Dataset, Split
-from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
+from nnunetv2_guidino.tools.conversion.dataset import Dataset, Split
+from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
 COUNTS = {"Training": 2000, "Validation": 150, "Test_v2": 600}
 PART = r"ISIC-2017_(?P<part>Training|Validation|Test_v2)"

@@ -13,8 +13,8 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion.dataset import IMAGE_SUFFIX, Dataset, Fold, Split
-from nnunetv2_guidino.conversion.sources import SourceFile, SourcePair
+from nnunetv2_guidino.tools.conversion.dataset import IMAGE_SUFFIX, Dataset, Fold, Split
+from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
 
 def official_folds(pairs: list[SourcePair], files: list[SourceFile], problems: list[str]) -> Split:

@@ -11,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # as a script, in a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_guidino.conversion.dataset import IMAGES, MASKS, Dataset
+from nnunetv2_guidino.tools.conversion.dataset import IMAGES, MASKS, Dataset
 
 DATASET = Dataset(
     id=500,

@@ -60,43 +60,54 @@ class LossTerm(Entry):
 
 # Actions of the guide on a feature ("gating"): subclasses of guide.gates.Gate.
 GATINGS: dict[str, Entry] = {
-    "blend": Entry("nnunetv2_guidino.guide.gates:Blend", "feature · (1 - s + s · guide), s learned per channel"),
-    "residual": Entry("nnunetv2_guidino.guide.gates:Residual", "feature · (1 + guide)"),
-    "product": Entry("nnunetv2_guidino.guide.gates:Product", "feature · guide, as in the paper"),
+    "blend": Entry("nnunetv2_guidino.model.guide.gates:Blend", "feature · (1 - s + s · guide), s learned per channel"),
+    "residual": Entry("nnunetv2_guidino.model.guide.gates:Residual", "feature · (1 + guide)"),
+    "product": Entry("nnunetv2_guidino.model.guide.gates:Product", "feature · guide, as in the paper"),
 }
 
 # Features on which the guide acts ("gate"): subclasses of guide.positions.Position.
 GATES: dict[str, Entry] = {
-    "skips": Entry("nnunetv2_guidino.guide.positions:Skips", "every skip and the bottleneck"),
-    "bottleneck": Entry("nnunetv2_guidino.guide.positions:Bottleneck", "the coarsest features (the paper's GuiDINO-U)"),
-    "input": Entry("nnunetv2_guidino.guide.positions:Input", "the image channels (the paper's GuiDINO-W)"),
+    "skips": Entry("nnunetv2_guidino.model.guide.positions:Skips", "every skip and the bottleneck"),
+    "bottleneck": Entry(
+        "nnunetv2_guidino.model.guide.positions:Bottleneck", "the coarsest features (the paper's GuiDINO-U)"
+    ),
+    "input": Entry("nnunetv2_guidino.model.guide.positions:Input", "the image channels (the paper's GuiDINO-W)"),
 }
 
 # Terms of the loss ("lambda_…"): functions of a losses.terms.Step, or modules that are called with it.
 LOSS_TERMS: dict[str, LossTerm] = {
     "guide": LossTerm(
-        "nnunetv2_guidino.losses.guide:guide_term", "the guide's binary cross-entropy", weight=1.0, label="guide loss"
+        "nnunetv2_guidino.model.losses.guide_loss:guide_term",
+        "the guide's binary cross-entropy",
+        weight=1.0,
+        label="guide loss",
     ),
     "guide_dice": LossTerm(
-        "nnunetv2_guidino.losses.guide:guide_dice_term", "the guide's Dice loss", weight=1.0, label="guide's Dice loss"
+        "nnunetv2_guidino.model.losses.guide_loss:guide_dice_term",
+        "the guide's Dice loss",
+        weight=1.0,
+        label="guide's Dice loss",
     ),
     "boundary": LossTerm(
-        "nnunetv2_guidino.losses.boundary:boundary_term", "the boundary's hinge", weight=0.1, label="boundary loss"
+        "nnunetv2_guidino.model.losses.boundary:boundary_term",
+        "the boundary's hinge",
+        weight=0.1,
+        label="boundary loss",
     ),
 }
 
 # Segmentation networks that plans may name besides nnU-Net's own: subclasses of architectures.contract.Architecture.
 ARCHITECTURES: dict[str, Entry] = {
-    "nnwnet": Entry("nnunetv2_guidino.architectures.nnwnet:NNWNet", "nnWNet"),
-    "segdino": Entry("nnunetv2_guidino.architectures.segdino:SegDINO", "SegDINO on a pretrained vision transformer"),
-    "segdino2": Entry("nnunetv2_guidino.architectures.segdino:SegDINO2", "SegDINO's second version"),
-    "seg_guidino": Entry("nnunetv2_guidino.architectures.seg_guidino:SegGuiDINO", "Seg-GuiDINO's network"),
+    "nnwnet": Entry("nnunetv2_guidino.model.networks.nnwnet:NNWNet", "nnWNet"),
+    "segdino": Entry("nnunetv2_guidino.model.networks.segdino:SegDINO", "SegDINO on a pretrained vision transformer"),
+    "segdino2": Entry("nnunetv2_guidino.model.networks.segdino:SegDINO2", "SegDINO's second version"),
+    "seg_guidino": Entry("nnunetv2_guidino.model.networks.seg_guidino:SegGuiDINO", "Seg-GuiDINO's network"),
     "seg_guidino_partner": Entry(
-        "nnunetv2_guidino.architectures.seg_guidino:SegGuiDINOPartner", "Seg-GuiDINO's partner without a guide"
+        "nnunetv2_guidino.model.networks.seg_guidino:SegGuiDINOPartner", "Seg-GuiDINO's partner without a guide"
     ),
-    "swin_unet": Entry("nnunetv2_guidino.architectures.swin_unet:SwinUnet", "Swin-Unet"),
-    "ukan": Entry("nnunetv2_guidino.architectures.ukan:UKAN", "U-KAN"),
-    "h2former": Entry("nnunetv2_guidino.architectures.h2former:H2Former", "H2Former"),
+    "swin_unet": Entry("nnunetv2_guidino.model.networks.swin_unet:SwinUnet", "Swin-Unet"),
+    "ukan": Entry("nnunetv2_guidino.model.networks.ukan:UKAN", "U-KAN"),
+    "h2former": Entry("nnunetv2_guidino.model.networks.h2former:H2Former", "H2Former"),
 }
 
 Line = TypeVar("Line", bound=Entry)

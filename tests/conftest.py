@@ -49,7 +49,7 @@ def _no_hub() -> None:
 @pytest.fixture(autouse=True)
 def _encoders_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the CPU, so that a test finds the same everywhere; test_precision.py is about bfloat16."""
-    from nnunetv2_guidino.encoders import precision
+    from nnunetv2_guidino.model.encoders import precision
 
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
 
@@ -72,7 +72,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 @pytest.fixture(scope="session")
 def dinov2_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the real DINOv2 ViT-S/14."""
-    from nnunetv2_guidino.demo.dinov2 import export_dinov2
+    from nnunetv2_guidino.lab.demo.dinov2 import export_dinov2
 
     folder = tmp_path_factory.mktemp("weights") / "dinov2-small"
     export_dinov2(folder)

@@ -32,6 +32,11 @@ def test_no_file_is_long():
     assert {file: lines for file, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
+def test_a_file_name_stands_once():
+    names = [file.name for file in (REPOSITORY / "nnunetv2_guidino").rglob("*.py") if file.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def public_definitions() -> Iterator[tuple[str, str | None]]:
     """The name and docstring of every public module, class, function, method and property of the package."""
     for found in pkgutil.walk_packages(nnunetv2_guidino.__path__, "nnunetv2_guidino."):

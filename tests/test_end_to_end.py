@@ -16,8 +16,8 @@ import torch
 from nnunet_workspace import DATASET, TINY_PLANS, Workspace
 from PIL import Image
 
-from nnunetv2_guidino.benchmark.collect import training_curve
 from nnunetv2_guidino.cli import main
+from nnunetv2_guidino.lab.benchmark.collect import training_curve
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_guidino import lists
-from nnunetv2_guidino.architectures.contract import Architecture
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.gates import Gate
-from nnunetv2_guidino.guide.positions import Position
+from nnunetv2_guidino.model.guide.gates import Gate
+from nnunetv2_guidino.model.guide.positions import Position
+from nnunetv2_guidino.model.networks.contract import Architecture
 
 TABLES = {name: table for name, table in vars(lists).items() if name.isupper() and isinstance(table, dict)}
 BASES = {"GATINGS": Gate, "GATES": Position, "ARCHITECTURES": Architecture}

@@ -2,7 +2,7 @@ import pytest
 
 from nnunetv2_guidino.config import FORMAT, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import OF_TRAINING, first_difference, guide_settings
+from nnunetv2_guidino.nnunet.plans import OF_TRAINING, first_difference, guide_settings
 
 VIT = {"model_type": "dinov3_vit", "patch_size": 16, "rope": {"theta": 100.0}}
 TIMM = {"model_type": "timm_wrapper", "model_args": {"dynamic_img_size": True}}

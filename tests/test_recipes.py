@@ -12,13 +12,13 @@ from planned import save_model_folder
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.lists import Entry, LossTerm
-from nnunetv2_guidino.plans import guide_settings
+from nnunetv2_guidino.nnunet.plans import guide_settings
 from nnunetv2_guidino.training.naming import trainer_class
 
 GATING = '''
 import torch
 from torch import Tensor, nn
-from nnunetv2_guidino.guide.gates import Gate
+from nnunetv2_guidino.model.guide.gates import Gate
 
 class LearnedStrength(Gate):
     """feature · (1 + strength · guide), with a strength for each channel that starts at one half."""
@@ -34,8 +34,8 @@ class LearnedStrength(Gate):
 '''
 
 GATE = '''
-from nnunetv2_guidino.architectures.contract import decode, encode
-from nnunetv2_guidino.guide.positions import Position
+from nnunetv2_guidino.model.networks.contract import decode, encode
+from nnunetv2_guidino.model.guide.positions import Position
 
 class Finest(Position):
     """Gates the finest feature of the encoder alone."""
@@ -53,8 +53,8 @@ class Finest(Position):
 
 TERM = '''
 from torch import Tensor
-from nnunetv2_guidino.guide.precision import without_autocast
-from nnunetv2_guidino.losses.terms import Step, mean_over_gpus
+from nnunetv2_guidino.model.guide.autocast import without_autocast
+from nnunetv2_guidino.model.losses.terms import Step, mean_over_gpus
 
 def sparse_term(step: Step) -> Tensor:
     """How much of the image the guides mark."""

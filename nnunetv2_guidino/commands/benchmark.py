@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunetv2_guidino.benchmark.benchmark import LAUNCHERS, Launch, benchmark
-from nnunetv2_guidino.benchmark.matrix import presets
-from nnunetv2_guidino.benchmark.slurm import Slurm
 from nnunetv2_guidino.bounds import COUNT
 from nnunetv2_guidino.commands.options import add_device, whole
+from nnunetv2_guidino.lab.benchmark.matrix import presets
+from nnunetv2_guidino.lab.benchmark.run_matrix import LAUNCHERS, Launch, benchmark
+from nnunetv2_guidino.lab.benchmark.slurm import Slurm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.cases import is_folder
-from nnunetv2_guidino.evaluation.compare import compare
+from nnunetv2_guidino.tools.evaluation.cases import is_folder
+from nnunetv2_guidino.tools.evaluation.comparison import compare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

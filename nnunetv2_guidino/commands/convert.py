@@ -10,13 +10,13 @@ import os
 import sys
 from pathlib import Path
 
-from nnunetv2_guidino.conversion.convert import RefusedError, convert
-from nnunetv2_guidino.conversion.converters import CONVERTERS, converter_text, load_converter
-from nnunetv2_guidino.conversion.dataset import Dataset, Report
-from nnunetv2_guidino.conversion.labels import Labels
-from nnunetv2_guidino.conversion.photographs import convert_images
-from nnunetv2_guidino.conversion.predictions import convert_predictions
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.tools.conversion.conversion import RefusedError, convert
+from nnunetv2_guidino.tools.conversion.converters import CONVERTERS, converter_text, load_converter
+from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report
+from nnunetv2_guidino.tools.conversion.labels import Labels
+from nnunetv2_guidino.tools.conversion.photographs import convert_images
+from nnunetv2_guidino.tools.conversion.predictions import convert_predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

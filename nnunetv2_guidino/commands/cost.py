@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table and write it."""
-    from nnunetv2_guidino.cost.measure import measure
-    from nnunetv2_guidino.cost.report import table, title, write_report
+    from nnunetv2_guidino.lab.cost.cost_report import table, title, write_report
+    from nnunetv2_guidino.lab.cost.timing import measure
 
     costs = measure(
         dataset=args.dataset,

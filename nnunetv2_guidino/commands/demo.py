@@ -14,7 +14,7 @@ from nnunetv2_guidino.bounds import COUNT, SEED
 from nnunetv2_guidino.commands.options import add_device, whole
 
 if TYPE_CHECKING:
-    from nnunetv2_guidino.demo.run import Demonstration
+    from nnunetv2_guidino.lab.demo.run_demo import Demonstration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, compare, and print the comparison."""
-    from nnunetv2_guidino.demo.run import demo
+    from nnunetv2_guidino.lab.demo.run_demo import demo
 
     shown = demo(args.output, args.data, args.epochs, args.iterations, args.device, args.seed)
     print(table(shown))

@@ -10,7 +10,7 @@ from statistics import mean
 from nnunetv2_guidino.bounds import COUNT, FOLD, PIXELS
 from nnunetv2_guidino.commands.options import add_device, fold, layer, layers, whole
 from nnunetv2_guidino.config import ENCODER_VARIABLE
-from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS, list_encoders
+from nnunetv2_guidino.model.encoders.known_encoders import KNOWN_ENCODERS, list_encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.encoders.fetch import fetch
+    from nnunetv2_guidino.model.encoders.fetch import fetch
 
     weights = fetch(args.name, args.output)
     folder = shlex.quote(str(args.output.absolute()))
@@ -95,14 +95,14 @@ def _fetch(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from nnunetv2_guidino.devices import usable_device
-    from nnunetv2_guidino.encoders.check import check
+    from nnunetv2_guidino.model.encoders.check import check
 
     print(check(args.encoder, args.layer, args.size, usable_device(args.device)))
 
 
 def _probe(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.probe.probe import best, prepare
-    from nnunetv2_guidino.probe.report import table
+    from nnunetv2_guidino.lab.probe.probe import best, prepare
+    from nnunetv2_guidino.lab.probe.probe_report import table
 
     probe = prepare(
         dataset=args.dataset,
@@ -136,13 +136,13 @@ def _probe(args: argparse.Namespace) -> None:
 
 
 def _cost(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.cost.encoder import cost_table
+    from nnunetv2_guidino.tools.plan.encoder_cost import cost_table
 
     print(cost_table(args.names, args.sizes))
 
 
 def _export_lora(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.encoders.export_lora import export_lora
+    from nnunetv2_guidino.model.encoders.export_lora import export_lora
 
     layers = export_lora(args.model_folder, args.output, args.fold, args.checkpoint)
     print(f"Wrote the adapters of {layers} layers to {args.output}; load them with peft's PeftModel.from_pretrained")

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.evaluate import Evaluation, Scoring, evaluate, evaluate_model
-from nnunetv2_guidino.evaluation.labels import parse_labels
+from nnunetv2_guidino.tools.evaluation.evaluation import Evaluation, Scoring, evaluate, evaluate_model
+from nnunetv2_guidino.tools.evaluation.scored_labels import parse_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

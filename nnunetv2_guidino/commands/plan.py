@@ -16,7 +16,7 @@ from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.commands.options import layer, number
 from nnunetv2_guidino.config import GUIDES, LAMBDA, READOUTS, SIMILARITIES
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.planning.network import WIDTHS, Network
+from nnunetv2_guidino.tools.plan.network_options import WIDTHS, Network
 
 NETWORK = "architecture."  # begins the settings of --architecture's network
 
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the plans and print what differs, or show a guide."""
-    from nnunetv2_guidino.planning.plan import guide_section, plan
+    from nnunetv2_guidino.tools.plan.derive_plans import guide_section, plan
 
     if args.show is not None:
         path = Path(args.show) if args.show else _plans_file(args)

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
-from nnunetv2_guidino.plans import read_plans
+from nnunetv2_guidino.nnunet.plans import read_plans
 from nnunetv2_guidino.printable import first_line
 
 

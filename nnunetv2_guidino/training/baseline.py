@@ -13,12 +13,12 @@ import torch._functorch.config as functorch_config
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from nnunetv2_guidino.architectures.token_network import planned_lora
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import whole_file
+from nnunetv2_guidino.model.networks.token_network import planned_lora
 from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
 from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE, adamw, has_adapters, without_frozen
-from nnunetv2_guidino.training.pretrained import LoadsPretrained
+from nnunetv2_guidino.training.pretrained_part import LoadsPretrained
 from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything, some_cases
 
 

@@ -15,21 +15,21 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_guidino.architectures.registry import check_configuration
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig, LoRA
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.lora import parameter_counts
-from nnunetv2_guidino.encoders.source import find_encoder, versions
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.guide.network import GuidedNetwork
-from nnunetv2_guidino.losses.guided import GuidedLoss
-from nnunetv2_guidino.plans import FILLED_IN, first_difference
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders.lora import parameter_counts
+from nnunetv2_guidino.model.encoders.source import find_encoder, versions
+from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
+from nnunetv2_guidino.model.losses.guided_loss import GuidedLoss
+from nnunetv2_guidino.model.networks.networks_by_name import check_configuration
+from nnunetv2_guidino.nnunet.plans import FILLED_IN, first_difference
 from nnunetv2_guidino.training.baseline import PaperRecipe
 from nnunetv2_guidino.training.logging import LoggedTerms
-from nnunetv2_guidino.training.model_folder import OF_ONE_FOLD, ModelFolder, guide_of_checkpoint
 from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE
-from nnunetv2_guidino.training.pretrained import make_alike
+from nnunetv2_guidino.training.pretrained_part import make_alike
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, reported
+from nnunetv2_guidino.training.shared_plans import OF_ONE_FOLD, ModelFolder, guide_of_checkpoint
 
 # nnU-Net calls the static build_network_architecture both to train and to predict, and does not tell it which.
 _building_to_train: ContextVar[bool] = ContextVar("_building_to_train", default=False)

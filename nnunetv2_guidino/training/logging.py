@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nnunetv2_guidino.dice import dice
-from nnunetv2_guidino.guide.network import GuidedNetwork
+from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
+from nnunetv2_guidino.model.losses.dice import dice
 from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
 from nnunetv2_guidino.training.progress import prototypes_in_use
 

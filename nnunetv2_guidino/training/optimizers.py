@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
 
 PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from nnunetv2_guidino.display import displayed, draw_outline
 from nnunetv2_guidino.files import whole_file
-from nnunetv2_guidino.guide.network import GuidedNetwork
 from nnunetv2_guidino.lists import LOSS_TERMS
+from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
 
 Array = npt.NDArray[Any]
 

@@ -93,7 +93,7 @@ def test_a_notebook_meets_the_same_bounds(value):
 @pytest.mark.parametrize("arguments", [["encoder", "check", "x"], GUIDE, ["demo"]], ids=lambda a: a[0])
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_one_line(device, arguments, capsys, monkeypatch, tmp_path):
-    import nnunetv2_guidino.inspection.guide  # noqa: F401  torch.compile looks at these functions when it is imported
+    import nnunetv2_guidino.tools.guide.guide_export  # noqa: F401  torch.compile looks at these functions when it is imported
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -51,7 +51,7 @@ def here(tmp_path, monkeypatch) -> Path:
     def without_extra():
         raise GuidinoError("the extra demo is not installed")
 
-    monkeypatch.setattr("nnunetv2_guidino.demo.run.find_onnx", without_extra)
+    monkeypatch.setattr("nnunetv2_guidino.lab.demo.run_demo.find_onnx", without_extra)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"

@@ -13,8 +13,8 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from skimage import io
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.evaluation.reading import read
 from nnunetv2_guidino.nnunet.images import check_whole, stored_pixels
+from nnunetv2_guidino.tools.evaluation.reading import read
 
 VOLUME = (np.random.default_rng(0).random((12, 40, 50)) < 0.5).astype(np.uint8)
 PICTURE = VOLUME[0]

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DINOv3ViTConfig
 
 from nnunetv2_guidino import lists
-from nnunetv2_guidino.architectures.contract import describe
-from nnunetv2_guidino.architectures.registry import planned_architecture
-from nnunetv2_guidino.architectures.token_network import TokenNetwork
+from nnunetv2_guidino.model.networks.contract import describe
+from nnunetv2_guidino.model.networks.networks_by_name import planned_architecture
+from nnunetv2_guidino.model.networks.token_network import TokenNetwork
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 BEGIN, END = "<!-- table: python tests/support/architecture_table.py -->\n", "<!-- end of the table -->\n"

@@ -28,13 +28,13 @@ from nnunet_workspace import Workspace
 from nnunetv2.run.run_training import get_trainer_from_args
 from torch import Tensor
 
-from nnunetv2_guidino.demo.dinov2 import export_dinov2
-from nnunetv2_guidino.guide.slices import between_slices, slice_positions
-from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.guide import guide_counts
-from nnunetv2_guidino.losses.target import Annotation
-from nnunetv2_guidino.plans import derive_plans, guide_settings
-from nnunetv2_guidino.probe.measure import train_tokenbook
+from nnunetv2_guidino.lab.demo.dinov2 import export_dinov2
+from nnunetv2_guidino.lab.probe.probing import train_tokenbook
+from nnunetv2_guidino.model.guide.slices import between_slices, slice_positions
+from nnunetv2_guidino.model.guide.tokenbook import TokenBook
+from nnunetv2_guidino.model.losses.guide_loss import guide_counts
+from nnunetv2_guidino.model.losses.target import Annotation
+from nnunetv2_guidino.nnunet.plans import derive_plans, guide_settings
 
 VARIANT = VARIANTS[0]
 INPUT_SIZE = 112

@@ -22,10 +22,10 @@ import numpy as np
 from nnunet_workspace import Workspace
 from PIL import Image
 
-from nnunetv2_guidino.architectures.registry import planned_architecture
 from nnunetv2_guidino.config import default_encoder
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.source import find_encoder
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders.source import find_encoder
+from nnunetv2_guidino.model.networks.networks_by_name import planned_architecture
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 PLAIN, RESENC, SEGDINO = "nnUNetPlans", "nnUNetResEncUNetMPlans", "nnUNetPlansSegDINO"

@@ -9,10 +9,10 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_guidino.cost.encoder import encoder_cost
-from nnunetv2_guidino.doctor.rehearsal import Rehearsal
-from nnunetv2_guidino.encoders.registry import KNOWN_ENCODERS
-from nnunetv2_guidino.guide.slices import slice_positions
+from nnunetv2_guidino.model.encoders.known_encoders import KNOWN_ENCODERS
+from nnunetv2_guidino.model.guide.slices import slice_positions
+from nnunetv2_guidino.tools.doctor.rehearsal import Rehearsal
+from nnunetv2_guidino.tools.plan.encoder_cost import encoder_cost
 
 CASES = [((512, 512), 1), ((256, 256), 1), ((128, 128, 128), 1), ((128, 128, 128), 4)]
 BACKWARD = 3  # forward and backward pass, in forward passes

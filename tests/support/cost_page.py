@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cost_scale
 
-from nnunetv2_guidino.cost.measure import PLAIN, Costs, Key
-from nnunetv2_guidino.cost.report import Row, draw, drifts, read_costs, rows, title
+from nnunetv2_guidino.lab.cost.cost_report import Row, draw, drifts, read_costs, rows, title
+from nnunetv2_guidino.lab.cost.timing import PLAIN, Costs, Key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "explanation" / "cost.md"

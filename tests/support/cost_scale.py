@@ -19,9 +19,9 @@ import numpy as np
 import planned
 from matplotlib.figure import Figure
 
-from nnunetv2_guidino.cost.fresh import in_fresh_process
-from nnunetv2_guidino.cost.measure import GUIDED, LORA, PLAIN, TRAINERS
-from nnunetv2_guidino.cost.networks import Training
+from nnunetv2_guidino.lab.cost.fresh import in_fresh_process
+from nnunetv2_guidino.lab.cost.timing import GUIDED, LORA, PLAIN, TRAINERS
+from nnunetv2_guidino.tools.doctor.random_training import Training
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "cost_scale.json"
 SMALL, BASE = "facebook/dinov2-small", "facebook/dinov2-base"

@@ -22,13 +22,13 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.evaluation.intervals import difference_intervals, mean_intervals
-from nnunetv2_guidino.guide.resizing import interpolate
-from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.target import Annotation
-from nnunetv2_guidino.probe.measure import train_tokenbook
+from nnunetv2_guidino.lab.probe.probing import train_tokenbook
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.guide.resizing import interpolate
+from nnunetv2_guidino.model.guide.tokenbook import TokenBook
+from nnunetv2_guidino.model.losses.target import Annotation
+from nnunetv2_guidino.tools.evaluation.intervals import difference_intervals, mean_intervals
 
 STEPS = 320
 METRICS = ["dice", "auc"]

@@ -16,10 +16,10 @@ from tiny_encoders import FAMILIES, save_tiny_encoder
 from torch import nn
 
 from nnunetv2_guidino.config import GuideConfig, LoRA
-from nnunetv2_guidino.encoders import precision
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.export_lora import export_lora
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.encoders import precision
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders.export_lora import export_lora
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
 
 LAYERS = [1, 3]
 SCHEMES = ["ZScoreNormalization"] * 3

@@ -8,7 +8,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy import ndimage
 from torch import nn
 
-from nnunetv2_guidino.losses.target import token_target
+from nnunetv2_guidino.model.losses.target import token_target
 
 LABELS = LabelManager({"background": 0, "a": 1, "b": 2}, None)
 WITH_IGNORE = LabelManager({"background": 0, "a": 1, "b": 2, "ignore": 3}, None)

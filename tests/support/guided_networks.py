@@ -10,8 +10,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from planned import CHANNELS, CLASSES
 from torch import nn
 
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.guide.gates import Gate
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.guide.gates import Gate
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
 
 

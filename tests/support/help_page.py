@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_guidino.benchmark.plots import CELL, differences, heading, low_data
-from nnunetv2_guidino.benchmark.report import with_interval
-from nnunetv2_guidino.benchmark.settings import read_yaml
 from nnunetv2_guidino.display import picture_file
-from nnunetv2_guidino.evaluation.metrics import FOREGROUND
-from nnunetv2_guidino.inspection.guide_alone import ANY_CLASS
-from nnunetv2_guidino.pages import markdown_table, number
+from nnunetv2_guidino.lab.benchmark.benchmark_report import with_interval
+from nnunetv2_guidino.lab.benchmark.plots import CELL, differences, heading, low_data
+from nnunetv2_guidino.lab.benchmark.settings import read_yaml
+from nnunetv2_guidino.tools.drawing.pages import markdown_table, number
+from nnunetv2_guidino.tools.evaluation.metrics import FOREGROUND
+from nnunetv2_guidino.tools.guide.guide_alone import ANY_CLASS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, BENCHMARKS = DOCS / "explanation" / "does_it_help.md", DOCS / "benchmarks"

@@ -5,8 +5,8 @@
 The models in tests/models were made so with version 0.1.0 (commit e543716) installed, by these two commands; later
 versions must go on predicting the same with them:
 
-    python tests/support/make_model.py tests/models/0.1.0 nnUNetTrainerGuiDINO dinov3
-    python tests/support/make_model.py tests/models/0.1.0-lora nnUNetTrainerGuiDINOLoRA dinov2
+    python tests/support/make_model.py tests/earlier_models/0.1.0 nnUNetTrainerGuiDINO dinov3
+    python tests/support/make_model.py tests/earlier_models/0.1.0-lora nnUNetTrainerGuiDINOLoRA dinov2
 
 So this file keeps to what every version has: nnU-Net finds the trainer, and the hooks are nnU-Net's.
 """

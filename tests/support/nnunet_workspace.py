@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nnunetv2_guidino.demo.dataset import Pair, phantom_cases
+from nnunetv2_guidino.lab.demo.demo_data import Pair, phantom_cases
 
 DATASET = "Dataset901_Small"
 TINY_PLANS = "nnUNetPlansTiny"

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunetv2_guidino.dice import dice
-from nnunetv2_guidino.encoders.precision import has_bfloat16
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.inspection.predictor import Guided, GuidePredictor
+from nnunetv2_guidino.model.encoders.precision import has_bfloat16
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.losses.dice import dice
+from nnunetv2_guidino.tools.guide.predictor import Guided, GuidePredictor
 
 
 def dice_of(segmentation: np.ndarray, truth: np.ndarray) -> float:

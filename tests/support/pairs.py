@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from nnunetv2_guidino.cli import main
-from nnunetv2_guidino.conversion.sources import SourceFile
+from nnunetv2_guidino.tools.conversion.sources import SourceFile
 
 
 def draw_mask(size: tuple[int, int] = (40, 30), level: int = 255) -> Image.Image:

@@ -95,7 +95,7 @@ def build_trainer(
         architecture: One of lists.ARCHITECTURES; None: a planned network.
         network: Settings of that architecture, beside its tiny ones.
     """
-    from nnunetv2_guidino.architectures.registry import planned_architecture
+    from nnunetv2_guidino.model.networks.networks_by_name import planned_architecture
     from nnunetv2_guidino.training.naming import trainer_class
 
     settings = {"min_input_size": 64, "prototypes": 8, **(guide or {})}

@@ -13,9 +13,9 @@ from fuzzing import Scene
 from pairs import draw_image, draw_mask, make_pairs, save
 from PIL import Image
 
-from nnunetv2_guidino.conversion import sources
+from nnunetv2_guidino.tools.conversion import sources
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
+MODELS = Path(__file__).resolve().parents[1] / "earlier_models"
 DATASET_JSON = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "disc": 1}}
 NAMES = [f"case{number}" for number in range(6)]
 FOLDS = [{"train": NAMES[:4], "val": NAMES[4:]}]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from nnunetv2_guidino.architectures.contract import Architecture, Description, strides_for
+from nnunetv2_guidino.model.networks.contract import Architecture, Description, strides_for
 
 
 class Decoder(nn.Module):

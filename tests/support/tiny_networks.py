@@ -11,7 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tiny_encoders import CONFIGS
 
 from nnunetv2_guidino import lists
-from nnunetv2_guidino.architectures.registry import planned_architecture
+from nnunetv2_guidino.model.networks.networks_by_name import planned_architecture
 
 
 def encoder_config(family: str = "dinov3", **changes: Any) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from guided_batches import WITH_IGNORE, SumOfOutputs, guided_batch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer  # noqa: N813  the module
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_guidino.encoders import precision
-from nnunetv2_guidino.losses.guided import GuidedLoss
+from nnunetv2_guidino.model.encoders import precision
+from nnunetv2_guidino.model.losses.guided_loss import GuidedLoss
 
 STEPS = 3
 

@@ -7,8 +7,8 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
-from nnunetv2_guidino.encoders import precision
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders import precision
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 ON_TOKENS = {"tuning": "lora", "layers": [1, 2], "widths": [4, 6]}

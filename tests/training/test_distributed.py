@@ -9,8 +9,8 @@ from guided_batches import WITH_IGNORE, guided_batch
 from torch.multiprocessing.spawn import spawn
 from two_processes import NoLoss, loss_of_half, train, unseeded
 
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.losses.guided import GuidedLoss
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.losses.guided_loss import GuidedLoss
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from PIL import Image
 
 from nnunetv2_guidino.config import GuideConfig
-from nnunetv2_guidino.training.model_folder import guide_of_checkpoint
+from nnunetv2_guidino.training.shared_plans import guide_of_checkpoint
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
+MODELS = Path(__file__).resolve().parents[1] / "earlier_models"
 
 
 @pytest.fixture(params=["0.1.0", "0.1.0-lora"])

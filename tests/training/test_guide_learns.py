@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nnunetv2_guidino.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.guide.tokenbook import TokenBook
-from nnunetv2_guidino.losses.target import Annotation
-from nnunetv2_guidino.probe import measure
-from nnunetv2_guidino.probe.measure import guide_dice, train_tokenbook
+from nnunetv2_guidino.lab.probe import probing as measure
+from nnunetv2_guidino.lab.probe.probing import guide_dice, train_tokenbook
+from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.guide.tokenbook import TokenBook
+from nnunetv2_guidino.model.losses.target import Annotation
 
 SIZE, STEPS = 128, 320
 

@@ -12,7 +12,7 @@ from tiny_encoders import save_tiny_encoder
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.training.model_folder import ModelFolder
+from nnunetv2_guidino.training.shared_plans import ModelFolder
 
 
 def plans_file(trainer) -> Path:

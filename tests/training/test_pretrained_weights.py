@@ -9,7 +9,7 @@ from tiny_encoders import CONFIGS
 from transformers import AutoModel
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.plans import RECORD, read_record
+from nnunetv2_guidino.nnunet.plans import RECORD, read_record
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Experiments: benchmark, probe, cost and demo."""

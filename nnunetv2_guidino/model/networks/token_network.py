@@ -1,0 +1,153 @@
+"""What SegDINO and its relatives have in common: a segmentation network on a pretrained vision transformer's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nnunetv2_guidino.config import DEFAULT_ENCODER, LoRA
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.model.encoders.architecture import build_vit
+from nnunetv2_guidino.model.encoders.families import family_of
+from nnunetv2_guidino.model.encoders.source import EncoderSource
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.model.networks.building_blocks import OneOutput
+
+TUNING = ("frozen", "lora", "full")
+
+
+def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
+    """The adapters that plans' arch_kwargs ask for; None where they ask for none.
+
+    Raises:
+        GuidinoError: If their settings are not such, naming the key.
+    """
+    if arch_kwargs.get("tuning") != "lora":
+        return None
+    settings = arch_kwargs.get("lora")
+    return LoRA() if settings is None else LoRA.from_plans(settings, "architecture.arch_kwargs.lora")
+
+
+def depth_of(encoder_config: Mapping[str, Any]) -> int:
+    """How many blocks a transformer has, by its configuration; timm's do not write it there."""
+    if "num_hidden_layers" in encoder_config:
+        return int(encoder_config["num_hidden_layers"])
+    with torch.device("meta"):
+        return len(family_of(encoder_config["model_type"]).blocks(build_vit(dict(encoder_config))))
+
+
+class TokenNetwork(OneOutput):
+    """A segmentation network on tokens: what SegDINO and its relatives have in common.
+
+    The transformer is random until `load_pretrained` or `load_state_dict` gives it weights; it is known by its
+    configuration alone, so that a prediction needs neither hub nor folder.
+
+    Args:
+        input_channels: Of the patch; those behind the image's, which a cascade appends, are left out.
+        num_classes: Of the output.
+        deep_supervision: nnU-Net's. It does not tell training from predicting, so LoRA's adapters are there in both.
+        strides: nnU-Net's.
+        encoder_config: The transformer's architecture, as read_encoder_config returns it.
+        normalization_schemes: nnU-Net's, one per image channel.
+        layers: Blocks whose tokens are used, from 1.
+        features: Channels of what `encode` returns.
+        tuning: "frozen", "lora", or "full" for training the transformer too.
+        lora: Settings of the adapters; None are the defaults.
+        min_input_size: Pixels of the shorter side of what the transformer sees.
+        pretrained: The transformer's folder or its name on the hub; None: random.
+
+    Raises:
+        GuidinoError: If the tuning is none of these.
+    """
+
+    published_weights: ClassVar[str | None] = DEFAULT_ENCODER
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        deep_supervision: bool,
+        strides: Sequence[Sequence[int]],
+        encoder_config: dict[str, Any],
+        normalization_schemes: Sequence[str],
+        layers: Sequence[int],
+        features: Sequence[int],
+        tuning: str,
+        lora: Mapping[str, Any] | None,
+        min_input_size: int,
+        pretrained: str | None,
+    ):
+        super().__init__(strides, features, pretrained)
+        if tuning not in TUNING:
+            raise GuidinoError(f"{type(self).__name__}: tuning is {tuning!r}; expected one of {', '.join(TUNING)}")
+        if len(normalization_schemes) > input_channels:
+            raise GuidinoError(
+                f"{type(self).__name__}: normalization_schemes has {len(normalization_schemes)} entries for "
+                f"{input_channels} input channels; expected one per image channel"
+            )
+        layer: Any = layers[0] if len(layers) == 1 else list(layers)
+        adapters = planned_lora({"tuning": tuning, "lora": lora})
+        self.token_encoder = TokenEncoder(
+            encoder_config, layer, normalization_schemes, min_input_size, adapters, trainable=tuning == "full"
+        )
+        self.layers = list(layers)
+        self.width = self.token_encoder.channels // len(layers)
+
+    @classmethod
+    def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
+        """The normalisation as planned, and the encoder's configuration, which has to be given.
+
+        Raises:
+            GuidinoError: If it is not.
+        """
+        if "encoder_config" not in settings:
+            raise GuidinoError(f"{cls.__name__} needs an encoder: the setting encoder_config, its architecture")
+        schemes = list(configuration["normalization_schemes"])
+        settings = {"normalization_schemes": schemes, **settings}
+        if settings.get("tuning") == "lora" and settings.get("lora") is None:
+            settings["lora"] = asdict(LoRA())
+        if "layers" not in settings:
+            settings["layers"] = cls.default_layers(settings["encoder_config"])
+        return super().planned(configuration, **settings)
+
+    @classmethod
+    def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
+        """Four blocks at a quarter, a half, three quarters and the end, as SegDINO has them.
+
+        Raises:
+            GuidinoError: If the transformer has less.
+        """
+        depth = depth_of(encoder_config)
+        if depth < 4:
+            raise GuidinoError(
+                f"{cls.__name__} uses four blocks of its encoder, which has {depth}; give the setting layers, numbers "
+                "of blocks from 1"
+            )
+        return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
+
+    def token_maps(self, patch: Tensor) -> list[Tensor]:
+        """The tokens of each layer, through the transformer's last norm.
+
+        Shape:
+            (B, n, H, W) -> [(B, C, h, w) for each layer]
+        """
+        return list(self.token_encoder(patch).split(self.width, dim=1))
+
+    def encode(self, patch: Tensor) -> list[Tensor]:
+        return self.features_of(self.token_maps(patch))
+
+    def features_of(self, maps: list[Tensor]) -> list[Tensor]:
+        """What `encode` returns, given what `token_maps` does: whoever has made the same tokens may bring them."""
+        raise NotImplementedError
+
+    def load_weights(self, folder: Path, name: str) -> EncoderSource:
+        """The transformer's, as TokenEncoder.load_pretrained does."""
+        return self.token_encoder.load_pretrained(folder, name)
+
+    def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
+        return self.decoder(features, size)

@@ -1,0 +1,1 @@
+"""Commands' work before and after a training."""

@@ -1,0 +1,131 @@
+"""Check a source completely before anything is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_guidino.printable import printable
+from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report
+from nnunetv2_guidino.tools.conversion.image_files import Exif, UnclearOrientationError, is_grey, on_black, read_pair
+from nnunetv2_guidino.tools.conversion.labels import IGNORE
+from nnunetv2_guidino.tools.conversion.masks import Evidence, MaskReading, TwoLevels, decide_cut, examine
+from nnunetv2_guidino.tools.conversion.sources import SourcePair
+
+SHOWN = 10  # names in a message
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The properties of one pair."""
+
+    problems: tuple[str, ...] = ()
+    is_grey: bool = True
+    evidence: Evidence | None = None  # of a mask of two levels
+    labels: frozenset[int] = frozenset()  # in a label map
+    as_stored: bool = False  # only the stored pixels of image and mask have equal sizes
+    is_unclear: bool = False  # EXIF orientations differ, and both readings have equal sizes
+
+
+def inspect(pair: SourcePair, reading: MaskReading, may_be_grey: bool, exif: Exif | None) -> Inspection:
+    """Read both files of a pair completely, and report their problems."""
+    try:
+        image, mask, as_stored = read_pair(pair, exif)
+    except UnclearOrientationError:
+        return Inspection(is_unclear=True)
+    except ValueError as error:
+        return Inspection(tuple(str(error).splitlines()))
+    grey = may_be_grey and is_grey(on_black(image))
+    try:
+        if isinstance(reading, TwoLevels):
+            evidence = examine(reading.levels(mask), two_only=reading.cut is None)
+            return Inspection((), grey, evidence, as_stored=as_stored)
+        labels = frozenset(np.flatnonzero(np.bincount(reading.labels(mask).ravel())).tolist())
+        return Inspection((), grey, labels=labels, as_stored=as_stored)
+    except ValueError as error:
+        return Inspection((f"{pair.mask}: {error}",))
+
+
+def judge(
+    dataset: Dataset,
+    pairs: Sequence[SourcePair],
+    inspections: Sequence[Inspection],
+    test: frozenset[str],
+    report: Report,
+) -> MaskReading:
+    """Decide for the whole data set how to read its masks, and report problems and warnings.
+
+    Args:
+        dataset: Its `reading` may leave the cut open.
+        pairs: All pairs of the data set.
+        inspections: The inspection of each pair.
+        test: The names of the cases for testing.
+        report: Gets the problems, the warnings, and the rule for the masks.
+    """
+    counts = Counter(pair.part for pair in pairs)
+    report.warnings += [
+        f"{part or dataset.name}: the number of cases is {counts[part]:,} instead of {expected:,} "
+        f"({counts[part] - expected:+,})"
+        for part, expected in dataset.counts.items()
+        if counts[part] != expected
+    ]
+    seen = list(zip(pairs, inspections, strict=True))
+    problems = [problem for inspection in inspections for problem in inspection.problems]
+    stored = [pair.name for pair, inspection in seen if inspection.as_stored]
+    if unclear := [pair.name for pair, inspection in seen if inspection.is_unclear]:
+        others = f" ({len(stored)} other pairs fit as stored only)" if stored else ""
+        problems.append(
+            f"{_listed(unclear)}: image and mask differ in their EXIF orientation, and fit each other both ways"
+            f"{others}; pass --exif stored if such masks were drawn on the pixels as stored, --exif upright if they "
+            "were drawn on the upright image"
+        )
+    reading, present = _judge_masks(dataset, seen, problems, report)
+    if empty := [name for name, labels in present.items() if not labels - {0}]:
+        report.warnings.append(f"{len(empty)} masks are empty: {_listed(empty)}")
+    training = frozenset[int]().union(*(labels for name, labels in present.items() if name not in test))
+    foreground = {label: name for label, name in enumerate(dataset.labels, start=1) if name != IGNORE}
+    if training & foreground.keys():
+        missing = [name for label, name in foreground.items() if label not in training]
+        report.warnings += [f"label {name}: is in no training mask" for name in missing]
+    elif present and not problems:
+        problems.append("all training masks are empty: there is nothing to learn")
+    if stored:
+        report.warnings.append(
+            f"{len(stored)} pairs are taken as stored: image and mask differ in their EXIF orientation, and only the "
+            f"stored pixels have one size: {_listed(stored)}"
+        )
+    report.problems += problems
+    return reading
+
+
+def _judge_masks(
+    dataset: Dataset, seen: Sequence[tuple[SourcePair, Inspection]], problems: list[str], report: Report
+) -> tuple[MaskReading, dict[str, frozenset[int]]]:
+    """Return how to read the masks, and the labels of each case."""
+    reading = dataset.reading
+    if not isinstance(reading, TwoLevels):
+        report.masks = f"label maps of {reading.named(dataset.labels)}"
+        return reading, {pair.name: inspection.labels for pair, inspection in seen if inspection.labels}
+    masks = [(pair, inspection.evidence) for pair, inspection in seen if inspection.evidence]
+    decided, report.masks, unclear = decide_cut([(pair.mask, evidence) for pair, evidence in masks], reading)
+    assert decided.cut is not None
+    problems += unclear
+    present = {pair.name: evidence.labels(decided.cut) for pair, evidence in masks}
+    if full := [name for name, labels in present.items() if labels == {1}]:
+        report.warnings.append(f"{len(full)} masks are full, foreground everywhere: {_listed(full)}")
+    share = float(np.mean([evidence.share for _, evidence in masks])) if masks else 0.0
+    if share > 1 / 2 and reading.foreground is None:
+        report.warnings.append(
+            f"the foreground covers {share:.0%} of the masks; if the dark pixels are the foreground, name both levels: "
+            f"--labels background=255,{dataset.labels[0]}=0"
+        )
+    return decided, present
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(printable(name) for name in names[:SHOWN]) + more

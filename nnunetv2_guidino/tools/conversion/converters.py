@@ -1,0 +1,52 @@
+"""The list of converters and the place of their files.
+
+A converter is one file in the top-level folder dataset_conversion, as in nnU-Net, and one line here. The file describes
+its data set in `DATASET`.
+"""
+
+from __future__ import annotations
+
+import runpy
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nnunetv2_guidino
+from nnunetv2_guidino.errors import GuidinoError
+
+if TYPE_CHECKING:  # setup.py and the help need neither numpy nor Pillow
+    from nnunetv2_guidino.tools.conversion.dataset import Dataset
+
+# name: the file without .py, and a summary
+CONVERTERS = {
+    "kvasir-seg": ("Dataset501_KvasirSEG", "Kvasir-SEG: polyps in colonoscopy images"),
+    "isic2017": ("Dataset502_ISIC2017", "ISIC 2017: skin lesions in dermoscopy images"),
+    "tn3k": ("Dataset503_TN3K", "TN3K: thyroid nodules in ultrasound images"),
+    "folder": ("folder", "any pair of folders images/ and masks/"),
+}
+
+
+def converters_folder() -> Path:
+    """Return the folder dataset_conversion: inside the package in a wheel, beside the package in a clone."""
+    package = Path(nnunetv2_guidino.__path__[0]).resolve()
+    carried = package / "dataset_conversion"
+    return carried if (carried / "folder.py").is_file() else package.parent / "dataset_conversion"
+
+
+def load_converter(name: str) -> Dataset:
+    """Return the data set that a converter describes; raises GuidinoError if there is no such converter."""
+    dataset: Dataset = _run(name)["DATASET"]
+    return dataset
+
+
+def converter_text(name: str) -> str:
+    """Return the docstring of a converter's file; raises GuidinoError if there is no such converter."""
+    return _run(name)["__doc__"] or ""
+
+
+@cache
+def _run(name: str) -> dict[str, Any]:
+    """Run a converter's file by its path: no installation has its folder as a package."""
+    if name not in CONVERTERS:
+        raise GuidinoError(f"there is no converter {name!r}; expected one of {', '.join(CONVERTERS)}")
+    return runpy.run_path(str(converters_folder() / f"{CONVERTERS[name][0]}.py"), run_name=f"converter_{name}")

@@ -1,0 +1,121 @@
+"""What an encoder costs at an input size, computed on a network without memory (torch's meta device)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_guidino.config import GuideConfig, LoRA
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.model.encoders.architecture import Layer, read_encoder_config
+from nnunetv2_guidino.model.encoders.known_encoders import KNOWN_ENCODERS
+from nnunetv2_guidino.model.encoders.source import find_encoder, is_cached
+from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
+from nnunetv2_guidino.printable import align
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image's forward pass.
+
+    Args:
+        tokens: Patch tokens.
+        flops: Floating-point operations, a multiplication and an addition counting two.
+        parameters: Of the blocks that are used.
+        trainable: Those of them that are LoRA's, or the convolution's before the encoder.
+        weight_bytes: Of these, in float32.
+        token_bytes: Of the patch tokens, in float32.
+        activation_bytes: What the forward pass keeps for the backward pass, in float32; 0 where it is frozen.
+        working_bytes: The largest tensor that it makes, in float32.
+    """
+
+    tokens: int
+    flops: int
+    parameters: int
+    trainable: int
+    weight_bytes: int
+    token_bytes: int
+    activation_bytes: int
+    working_bytes: int
+
+
+def known_architecture(config: GuideConfig) -> dict[str, Any] | None:
+    """Of the guide's encoder; None for one that is neither known nor on this machine."""
+    if config.encoder in KNOWN_ENCODERS:
+        return KNOWN_ENCODERS[config.encoder].architecture
+    if is_cached(config.encoder):
+        return read_encoder_config(find_encoder(config.encoder), config.layer)
+    return None
+
+
+def encoder_cost(
+    architecture: dict[str, Any],
+    layer: Layer,
+    min_input_size: int,
+    patch_size: Sequence[int],
+    channels: int = 3,
+    lora: LoRA | None = None,
+    max_input_size: int | None = None,
+) -> Cost:
+    """The cost of the guide's encoder for one patch of `patch_size` pixels."""
+    with torch.device("meta"):
+        schemes = ["ZScoreNormalization"] * channels
+        encoder = TokenEncoder(architecture, layer, schemes, min_input_size, lora, max_input_size=max_input_size)
+        encoder.to("meta")  # timm computes rotary periods on the CPU
+        patch = torch.zeros(1, channels, *patch_size)
+    kept: dict[int, Any] = {}  # storages, so that a view counts once
+
+    def keep(tensor: Tensor) -> Tensor:
+        # The meta device has no fused attention. Real ones have, and keep no tokens × tokens matrices.
+        if not (tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2]):
+            kept[_identity(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), FlopCounterMode(display=False) as counter:
+        tokens = encoder.train()(patch)
+    for tensor in (*encoder.parameters(), *encoder.buffers()):
+        kept.pop(_identity(tensor), None)
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    rows, columns = tokens.shape[2:]
+    mlp = max(m.out_features for m in encoder.vit.modules() if isinstance(m, torch.nn.Linear))
+    return Cost(
+        tokens=rows * columns,
+        flops=counter.get_total_flops(),
+        parameters=parameters,
+        trainable=sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad),
+        weight_bytes=4 * parameters,
+        token_bytes=tokens.nbytes,
+        activation_bytes=sum(storage.nbytes() for storage in kept.values()),
+        working_bytes=4 * rows * columns * mlp,
+    )
+
+
+def _identity(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # on the meta device, data_ptr is 0 for all
+
+
+def cost_table(names: Iterable[str], sizes: Iterable[int]) -> str:
+    """A row for each encoder and input size.
+
+    Raises:
+        GuidinoError: For an encoder that is not in the registry.
+    """
+    rows = [("encoder", "pixels", "tokens", "GFLOPs", "M parameters", "MB weights", "MB activations with LoRA")]
+    for name in names:
+        if name not in KNOWN_ENCODERS:
+            raise GuidinoError(f"{name} is not in `guidino encoder list`")
+        known = KNOWN_ENCODERS[name]
+        for size in sizes:
+            cost = encoder_cost(known.architecture, None, size, (size, size))
+            adapted = encoder_cost(known.architecture, None, size, (size, size), lora=LoRA())
+            row = (
+                *(name, str(size), str(cost.tokens), f"{cost.flops / 1e9:.0f}", f"{cost.parameters / 1e6:.1f}"),
+                *(f"{cost.weight_bytes / 2**20:.0f}", f"{adapted.activation_bytes / 2**20:.0f}"),
+            )
+            rows.append(row)
+    return align(rows)
