@@ -16,7 +16,7 @@ DEFAULT_ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 ENCODER_VARIABLE = "GUIDINO_ENCODER"
 PLANS_KEY = "guidino"
 _LORA_KEY = f"{PLANS_KEY}.lora"
-FORMAT = 1  # format of the section; sections of version 0.1.0 have none
+FORMAT = 2  # format of the section; sections of version 0.1.0 have none
 
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
@@ -24,9 +24,10 @@ GUIDES = ("foreground", "classes")
 LAMBDA = "lambda_"  # prefix of a loss term's weight in plans; the term's name follows
 # All keys that version 0.1.0 wrote into the section of a model before its training.
 _SETTINGS_OF_0_1_0 = {
-    "encoder", "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate",
+    "encoder", "layer", "min_input_size", "prototypes", "similarity", "readout", "guides", "slice_stride", "gate_at",
     "lambda_guide", "lambda_boundary", "lora",
 }  # fmt: skip
+_POSITIONS_OF_0_1_0 = ("skips", "bottleneck", "input")
 
 
 def default_lambdas() -> dict[str, float]:
@@ -105,9 +106,9 @@ class GuideConfig:
         readout: Map from mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
         guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
         slice_stride: Step between the slices of a volume that are encoded; the guide is interpolated between them.
-        gate: Features on which the guide acts, a name in lists.GATES: "skips" (every skip and the bottleneck),
-            "bottleneck" (the paper's GuiDINO-U), "input" (GuiDINO-W).
-        gating: Action of the guide on a feature, a name in lists.GATINGS: "blend", feature · (1 - s + s · guide) with a
+        gate_at: Features on which the guide acts, a name in lists.GATE_POSITIONS: "skips" (every skip and the
+            bottleneck), "bottleneck" (the paper's GuiDINO-U), "input" (GuiDINO-W).
+        gate: Action of the guide on a feature, a name in lists.GATES: "blend", feature · (1 - s + s · guide) with a
             learned s for each channel, "residual", feature · (1 + guide), "product", feature · guide.
         late_fusion: If True, predictions also add the guide's logits to the segmentation's, with a weight and a bias
             that training learns (see guide.late_fusion). If False, the guide acts only through its gates.
@@ -135,8 +136,8 @@ class GuideConfig:
     readout: str = "logistic"
     guides: str = "foreground"
     slice_stride: int = 1
-    gate: str = "skips"
-    gating: str = "blend"
+    gate_at: str = "skips"
+    gate: str = "blend"
     late_fusion: bool = True
     lambdas: dict[str, float] = field(default_factory=default_lambdas)
     lora: LoRA | None = None
@@ -156,8 +157,8 @@ class GuideConfig:
         _check(largest is None or largest in PIXELS, "max_input_size", largest, f"null (no limit), or {PIXELS}")
         _check(self.classes is None or self.classes >= 1, "classes", self.classes, "at least 1")
         choices: dict[str, Iterable[str]] = {
-            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate": lists.GATES,
-            "gating": lists.GATINGS,
+            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate_at": lists.GATE_POSITIONS,
+            "gate": lists.GATES,
         }  # fmt: skip
         for name, allowed in choices.items():
             _check_choice(name, getattr(self, name), allowed)
@@ -189,7 +190,7 @@ class GuideConfig:
         if isinstance(section.get("lora"), Mapping):
             section["lora"] = LoRA.from_plans(section["lora"], _LORA_KEY)
         if "format" not in written and section.keys() >= _SETTINGS_OF_0_1_0:
-            then = {"gating": "product", "late_fusion": False, "lambda_guide_dice": 0, "max_input_size": None}
+            then = {"gate": "product", "late_fusion": False, "lambda_guide_dice": 0, "max_input_size": None}
             section = {**then, **section}
         lambdas = {key: section.pop(key) for key in list(section) if key.startswith(LAMBDA)}
         return cls(**section, lambdas={key.removeprefix(LAMBDA): weight for key, weight in lambdas.items()})
@@ -211,12 +212,12 @@ def _is_layer(layer: int | list[int] | None) -> bool:
 
 
 def _readable(section: Any) -> Any:
-    """Check the format of a section and return the section without it.
+    """Check the format of a section and return the section without it, with the keys of this format.
 
     The format is checked before the keys, because a newer format may have other keys or other meanings of them.
     """
     if not isinstance(section, Mapping) or "format" not in section:
-        return section
+        return _with_present_keys(section)
     written, versions = section["format"], section.get("versions")
     if isinstance(written, bool) or not isinstance(written, int) or written < 1:
         raise GuidinoError(f"{PLANS_KEY}.format is {written!r}; expected a number from 1 to {FORMAT}")
@@ -227,7 +228,19 @@ def _readable(section: Any) -> Any:
             f"{PLANS_KEY}.format is {written} in the plans, and this is nnunetv2-guidino {__version__}, which reads up "
             f"to {FORMAT}: a newer version wrote them. Install it: pip install {newer}"
         )
-    return {key: value for key, value in section.items() if key != "format"}
+    without = {key: value for key, value in section.items() if key != "format"}
+    return _with_present_keys(without) if written < FORMAT else without
+
+
+def _with_present_keys(section: Any) -> Any:
+    """Return a section of format 1 or of version 0.1.0 with the keys of this format.
+
+    In these, "gate" is the position of the gates, which is "gate_at" now, and "gating" is their form, "gate" now.
+    """
+    if not isinstance(section, Mapping) or ("gating" not in section and section.get("gate") not in _POSITIONS_OF_0_1_0):
+        return section
+    renamed = {"gate": "gate_at", "gating": "gate"}
+    return {renamed.get(key, key): value for key, value in section.items()}
 
 
 def _keys(cls: type) -> list[str]:

@@ -58,15 +58,15 @@ class LossTerm(Entry):
     label: str
 
 
-# Actions of the guide on a feature ("gating"): subclasses of guide.gates.Gate.
-GATINGS: dict[str, Entry] = {
+# Actions of the guide on a feature ("gate"): subclasses of guide.gates.Gate.
+GATES: dict[str, Entry] = {
     "blend": Entry("nnunetv2_guidino.model.guide.gates:Blend", "feature · (1 - s + s · guide), s learned per channel"),
     "residual": Entry("nnunetv2_guidino.model.guide.gates:Residual", "feature · (1 + guide)"),
     "product": Entry("nnunetv2_guidino.model.guide.gates:Product", "feature · guide, as in the paper"),
 }
 
-# Features on which the guide acts ("gate"): subclasses of guide.positions.Position.
-GATES: dict[str, Entry] = {
+# Features on which the guide acts ("gate_at"): subclasses of guide.positions.Position.
+GATE_POSITIONS: dict[str, Entry] = {
     "skips": Entry("nnunetv2_guidino.model.guide.positions:Skips", "every skip and the bottleneck"),
     "bottleneck": Entry(
         "nnunetv2_guidino.model.guide.positions:Bottleneck", "the coarsest features (the paper's GuiDINO-U)"
@@ -119,7 +119,7 @@ def find(table: Mapping[str, Line], name: str, what: str) -> Line:
     Args:
         table: Table to search.
         name: Name of the line.
-        what: Name of the setting or option for the error message, such as "guidino.gate".
+        what: Name of the setting or option for the error message, such as "guidino.gate_at".
 
     Raises:
         GuidinoError: If the table has no such name. The error lists the valid names and the nearest one.

@@ -58,7 +58,7 @@ def test_defaults_and_choices_of_settings_are_the_code_s():
             numbers = re.findall(r"[\d.]+(?:e-?\d+)?", written)
             default = defaults[key]
             assert str(default) in written or json.dumps(default) in written or float(numbers[0]) == default, key
-    choices = {"gate": lists.GATES, "gating": lists.GATINGS, "similarity": SIMILARITIES, "readout": READOUTS}
+    choices = {"gate_at": lists.GATE_POSITIONS, "gate": lists.GATES, "similarity": SIMILARITIES, "readout": READOUTS}
     for key, names in {**choices, "guides": GUIDES}.items():
         assert [name for name in names if f'`"{name}"`' not in rows[key][1]] == []
 

@@ -140,15 +140,15 @@ def test_two_planned_guides_side_by_side(workspace, tiny_encoder, monkeypatch):
         if name.startswith("nnUNet_"):
             monkeypatch.setenv(name, value)
     trainer = "nnUNetTrainerGuiDINO_1epochs_1iterations"
-    for family, gate in (("dinov2", "input"), ("vit", "bottleneck")):
+    for family, gate_at in (("dinov2", "input"), ("vit", "bottleneck")):
         plans = f"nnUNetPlans_{family}"
-        options = ["--encoder", str(tiny_encoder(family)), "--gate", gate]
+        options = ["--encoder", str(tiny_encoder(family)), "--gate-at", gate_at]
         assert main(["plan", "-d", "901", "-p", TINY_PLANS, "-o", plans, *options]) == 0
         workspace.train(trainer, plans=plans, GUIDINO_ENCODER="/gone")
-    for family, gate in (("dinov2", "input"), ("vit", "bottleneck")):
+    for family, gate_at in (("dinov2", "input"), ("vit", "bottleneck")):
         folder = workspace.model_folder(trainer, f"nnUNetPlans_{family}")
         section = json.loads((folder / "plans.json").read_text())["guidino"]
-        assert (section["encoder_config"]["model_type"], section["gate"]) == (family, gate)
+        assert (section["encoder_config"]["model_type"], section["gate_at"]) == (family, gate_at)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

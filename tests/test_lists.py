@@ -13,7 +13,7 @@ from nnunetv2_guidino.model.guide.positions import Position
 from nnunetv2_guidino.model.networks.contract import Architecture
 
 TABLES = {name: table for name, table in vars(lists).items() if name.isupper() and isinstance(table, dict)}
-BASES = {"GATINGS": Gate, "GATES": Position, "ARCHITECTURES": Architecture}
+BASES = {"GATES": Gate, "GATE_POSITIONS": Position, "ARCHITECTURES": Architecture}
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_the_nearest_name_is_offered_where_one_is_near():
     with pytest.raises(
         GuidinoError, match="x is 'skip'; expected one of skips, bottleneck, input; did you mean skips?"
     ):
-        lists.find(lists.GATES, "skip", "x")
+        lists.find(lists.GATE_POSITIONS, "skip", "x")
     with pytest.raises(GuidinoError, match="input$"):
-        lists.find(lists.GATES, "zzz", "x")
+        lists.find(lists.GATE_POSITIONS, "zzz", "x")
     with pytest.raises(GuidinoError, match="expected one of none that there is$"):
         lists.find({}, "zzz", "x")
 
@@ -72,7 +72,7 @@ def test_the_nearest_name_is_offered_where_one_is_near():
 def test_the_reference_has_each_name_and_default():
     page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "guide_settings.md").read_text()
     rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
-    for key, table in {"gate": lists.GATES, "gating": lists.GATINGS}.items():
+    for key, table in {"gate_at": lists.GATE_POSITIONS, "gate": lists.GATES}.items():
         assert [name for name in table if f'`"{name}"`' not in rows[key]] == []
     for name, term in lists.LOSS_TERMS.items():
         assert rows[f"lambda_{name}"].split("|")[2].strip() == f"{term.weight:g}"

@@ -35,8 +35,8 @@ def test_what_describes_the_same_guide(theirs):
 @pytest.mark.parametrize(
     ("ours", "theirs", "key"),
     [
-        ({}, {"gate": "input"}, "gate"),
-        ({}, {"gating": "product"}, "gating"),
+        ({}, {"gate_at": "input"}, "gate_at"),
+        ({}, {"gate": "product"}, "gate"),
         ({"lora": LoRA()}, {}, "lora"),
         ({"lora": LoRA(rank=4)}, {"lora": LoRA(rank=8)}, "lora.rank"),
         ({}, {"encoder_config": {**VIT, "patch_size": 14}}, "encoder_config.patch_size"),
@@ -58,8 +58,8 @@ def test_the_first_difference_is_named(ours, theirs, key):
 
 
 def test_derived_settings_say_their_format_and_not_that_of_the_source():
-    section = guide_settings({"guidino": {"gate": "input"}}, {"layer": 3})
-    assert (section["format"], section["gate"], section["layer"]) == (FORMAT, "input", 3)
+    section = guide_settings({"guidino": {"gate_at": "input"}}, {"layer": 3})
+    assert (section["format"], section["gate_at"], section["layer"]) == (FORMAT, "input", 3)
     assert guide_settings({"guidino": section}, {}) == section
     with pytest.raises(GuidinoError, match="guidino.format .* cannot be set"):
         guide_settings({}, {"format": 1})

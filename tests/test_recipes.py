@@ -112,12 +112,14 @@ def predicts_as_it_was_trained(trainer: Any, patch_size: tuple[int, ...]) -> Non
     torch.testing.assert_close(network.eval()(patch), trainer.network.eval()(patch))
 
 
-@pytest.mark.parametrize("gate", ["skips", "bottleneck", "input"])
+@pytest.mark.parametrize("gate_at", ["skips", "bottleneck", "input"])
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
-def test_how_the_guide_acts(patch_size, gate, module, planned_trainer, monkeypatch):
+def test_how_the_guide_acts(patch_size, gate_at, module, planned_trainer, monkeypatch):
     line = Entry(f"{module('learned_strength', GATING)}:LearnedStrength", "a strength for each channel")
-    monkeypatch.setitem(lists.GATINGS, "learned", line)
-    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gating": "learned", "gate": gate}, patch_size=patch_size)
+    monkeypatch.setitem(lists.GATES, "learned", line)
+    trainer = planned_trainer(
+        "nnUNetTrainerGuiDINO", guide={"gate": "learned", "gate_at": gate_at}, patch_size=patch_size
+    )
     one_step(trainer, patch_size)
     strengths = [p for name, p in trainer.network.named_parameters() if name.endswith(".strength")]
     assert strengths
@@ -127,8 +129,8 @@ def test_how_the_guide_acts(patch_size, gate, module, planned_trainer, monkeypat
 
 def test_where_the_guide_acts(module, planned_trainer, monkeypatch):
     line = Entry(f"{module('finest', GATE)}:Finest", "the finest skip alone")
-    monkeypatch.setitem(lists.GATES, "finest", line)
-    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": "finest"})
+    monkeypatch.setitem(lists.GATE_POSITIONS, "finest", line)
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate_at": "finest"})
     one_step(trainer, (32, 48))
     predicts_as_it_was_trained(trainer, (32, 48))
 
@@ -147,11 +149,11 @@ def test_a_term_of_the_loss(module, planned_trainer, monkeypatch):
     predicts_as_it_was_trained(trainer, (32, 48))
 
 
-@pytest.mark.parametrize("gate", ["skips", "bottleneck", "input"])
-def test_an_architecture(gate, module, planned_trainer, monkeypatch):
+@pytest.mark.parametrize("gate_at", ["skips", "bottleneck", "input"])
+def test_an_architecture(gate_at, module, planned_trainer, monkeypatch):
     line = Entry(f"{module('an_architecture', ARCHITECTURE)}:TinyArchitecture", "one convolution down, one up")
     monkeypatch.setitem(lists.ARCHITECTURES, "tiny", line)
-    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": gate}, architecture="tiny")
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate_at": gate_at}, architecture="tiny")
     logged = one_step(trainer, (32, 48))
     # Its one output has all the weight.
     terms = {name: logged[f"val_{name}_loss"] for name in ("seg", "guide", "guide_dice", "boundary")}

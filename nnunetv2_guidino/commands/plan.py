@@ -38,8 +38,8 @@ GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
     "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
     "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
     "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
-    "--gate": _choices("which features the guide acts on", lists.GATES),
-    "--gating": _choices("how it acts on them", lists.GATINGS),
+    "--gate-at": _choices("which features the guide acts on", lists.GATE_POSITIONS),
+    "--gate": _choices("how it acts on them", lists.GATES),
     "--late-fusion": {
         "action": argparse.BooleanOptionalAction,
         "help": "add the guide's evidence to the segmentation's logits, with a learned weight",

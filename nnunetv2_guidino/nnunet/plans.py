@@ -127,7 +127,7 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     Raises:
         GuidinoError: If a key is unknown or a value is invalid.
     """
-    section = {key: value for key, value in plans.get(PLANS_KEY, {}).items() if key not in FILLED_IN}
+    section = {key: value for key, value in GuideConfig.from_plans(plans).to_plans().items() if key not in FILLED_IN}
     for key, value in given.items():
         if key == "format":
             raise GuidinoError(f"{PLANS_KEY}.format says how the section is written and cannot be set")

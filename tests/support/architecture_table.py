@@ -69,7 +69,7 @@ def _row(name: str, dimensions: int, milliseconds: str) -> str:
     parameters = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     description = describe(network)
-    gates = description.gates or list(lists.GATES)
+    gates = description.gates or list(lists.GATE_POSITIONS)
     cells = [
         f"`{name}`",
         entry.summary,

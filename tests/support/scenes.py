@@ -153,7 +153,7 @@ title: tried
 datasets: [999]
 methods:
   plain: {plans: nnUNetPlans, trainer: nnUNetTrainerGuiDINOBaseline}
-  guided: &guided {plans: nnUNetPlans, guide: {gate: skips, lora: {rank: 4}}}
+  guided: &guided {plans: nnUNetPlans, guide: {gate_at: skips, lora: {rank: 4}}}
   other: {<<: *guided, trainer: nnUNetTrainerGuiDINO}
 folds: [0]
 seeds: [0, 1]

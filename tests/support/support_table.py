@@ -39,9 +39,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 GUIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "defaults": ("nnUNetTrainerGuiDINO", {}),
     "`guides`: `classes`": ("nnUNetTrainerGuiDINO", {"guides": "classes"}),
-    "`gating`: `product`": ("nnUNetTrainerGuiDINO", {"gating": "product"}),
-    "`gate`: `bottleneck`": ("nnUNetTrainerGuiDINO", {"gate": "bottleneck"}),
-    "`gate`: `input`": ("nnUNetTrainerGuiDINO", {"gate": "input"}),
+    "`gate`: `product`": ("nnUNetTrainerGuiDINO", {"gate": "product"}),
+    "`gate_at`: `bottleneck`": ("nnUNetTrainerGuiDINO", {"gate_at": "bottleneck"}),
+    "`gate_at`: `input`": ("nnUNetTrainerGuiDINO", {"gate_at": "input"}),
     "`slice_stride`: 3": ("nnUNetTrainerGuiDINO", {"slice_stride": 3}),
     "trainers `…LoRA`": ("nnUNetTrainerGuiDINOLoRA", {}),
 }

@@ -47,7 +47,7 @@ def formats_of_a_step(trainer, patch_size) -> Counter:
 )
 def test_nothing_of_the_guide_is_differentiated_in_float16(name, patch_size, expected, planned_trainer, monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
-    guide = {"gating": "product"}  # others multiply features by matrices, in the features' format
+    guide = {"gate": "product"}  # others multiply features by matrices, in the features' format
     before = torch._functorch.config.backward_pass_autocast
     assert set(formats_of_a_step(planned_trainer(name, guide=guide, patch_size=patch_size), patch_size)) == expected
     assert torch._functorch.config.backward_pass_autocast == before  # other trainings in this process keep theirs

@@ -22,7 +22,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "patch_size": (8, 32, 48),
         "guide": {"guides": "classes", "slice_stride": 2},
     },
-    "gate at the input, no guide loss": {"guide": {"gate": "input", "lambda_guide": 0.0}},
+    "gate at the input, no guide loss": {"guide": {"gate_at": "input", "lambda_guide": 0.0}},
     "LoRA": {"guide": {"lora": {"dropout": 0.0}}},
 }
 

@@ -37,7 +37,7 @@ def test_it_is_the_product_that_gates_them(earlier, tmp_path):
     """What this version's own gate would make of the same weights."""
     shutil.copytree(earlier / "model", tmp_path / "model")
     plans = json.loads((earlier / "model" / "plans.json").read_text())
-    plans["guidino"]["gating"] = "residual"
+    plans["guidino"]["gate"] = "residual"
     (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
     found = make_model.logits(make_model.predictor(tmp_path / "model"), earlier / "images" / "disc_0000.png")
     assert np.abs(found.numpy() - np.load(earlier / "logits.npz")["logits"]).max() > 0.1
@@ -46,14 +46,14 @@ def test_it_is_the_product_that_gates_them(earlier, tmp_path):
 def test_the_checkpoint_alone_says_which_guide_it_has(earlier):
     guide = guide_of_checkpoint(earlier / "model" / "fold_0" / "checkpoint_final.pth")
     assert guide == GuideConfig.from_plans(json.loads((earlier / "model" / "plans.json").read_text()))
-    assert guide.gating == "product"
+    assert guide.gate == "product"
 
 
 def test_a_training_starts_from_its_weights(earlier, planned_trainer, monkeypatch, tiny_encoder):
     name, family = {"0.1.0": ("", "dinov3"), "0.1.0-lora": ("LoRA", "dinov2")}[earlier.name]
     monkeypatch.setenv("GUIDINO_ENCODER", str(tiny_encoder(family)))
     file = earlier / "model" / "fold_0" / "checkpoint_final.pth"
-    trainer = planned_trainer(f"nnUNetTrainerGuiDINO{name}", guide={"gating": "product"})
+    trainer = planned_trainer(f"nnUNetTrainerGuiDINO{name}", guide={"gate": "product"})
     maybe_load_checkpoint(trainer, False, False, str(file))
     theirs = torch.load(file, weights_only=False)["network_weights"]
     assert torch.equal(trainer.network.tokenbook.prototypes, theirs["tokenbook.prototypes"])

@@ -54,7 +54,7 @@ def test_another_guide_in_the_same_model_folder_is_refused(planned_trainer, tiny
     first.initialize()
     save_model_folder(first)
     planned_trainer("nnUNetTrainerGuiDINO", fold=1).initialize()
-    other = planned_trainer("nnUNetTrainerGuiDINO", fold=1, guide={"gate": "input"})
+    other = planned_trainer("nnUNetTrainerGuiDINO", fold=1, guide={"gate_at": "input"})
     with pytest.raises(GuidinoError, match="fold_0 in .* was trained with another guide"):
         other.initialize()
 
@@ -68,9 +68,9 @@ def test_resuming_needs_no_encoder_and_refuses_other_settings(planned_trainer, m
     again.load_checkpoint(file)
     for name, weight in first.network.state_dict().items():
         assert torch.equal(weight, again.network.state_dict()[name]), name
-    changed = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": "bottleneck"})
+    changed = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate_at": "bottleneck"})
     with pytest.raises(
-        GuidinoError, match="guidino.gate is 'bottleneck' in the plans, but this model was trained with 'skips'"
+        GuidinoError, match="guidino.gate_at is 'bottleneck' in the plans, but this model was trained with 'skips'"
     ):
         changed.load_checkpoint(file)
 
@@ -80,16 +80,16 @@ def test_a_second_fold_started_before_the_first_checkpoint_goes_by_the_same_guid
     start(1)
     before = plans_file(first).read_text()
     with pytest.raises(
-        GuidinoError, match="was begun with another guide: guidino.gate is 'input' here and 'skips' there"
+        GuidinoError, match="was begun with another guide: guidino.gate_at is 'input' here and 'skips' there"
     ):
-        start(2, guide={"gate": "input"})
+        start(2, guide={"gate_at": "input"})
     assert plans_file(first).read_text() == before
 
 
 def test_a_fold_that_is_alone_may_choose_again(start):
     start(0)
-    trainer = start(0, guide={"gate": "input"})
-    assert json.loads(plans_file(trainer).read_text())["guidino"]["gate"] == "input"
+    trainer = start(0, guide={"gate_at": "input"})
+    assert json.loads(plans_file(trainer).read_text())["guidino"]["gate_at"] == "input"
 
 
 def test_other_weights_of_the_same_architecture_are_refused(start, tmp_path):
@@ -140,7 +140,7 @@ def test_of_folds_that_start_at_once_with_two_guides_one_guide_gets_through(tmp_
 def test_whoever_reads_plans_json_while_a_fold_starts_finds_it_whole(start):
     file = plans_file(start(0))
     read = []
-    start(1, while_writing=lambda: read.append(json.loads(file.read_text())["guidino"]["gate"]))
+    start(1, while_writing=lambda: read.append(json.loads(file.read_text())["guidino"]["gate_at"]))
     assert set(read) == {"skips"}
     assert len(read) > 100
 
@@ -189,10 +189,10 @@ class TestDamage:
         first = start(0)
         save_model_folder(first)
         file = self.damaged(first, torn)
-        with pytest.raises(GuidinoError, match="fold_0 in .* was trained with another guide: guidino.gate"):
-            start(1, guide={"gate": "input"})
+        with pytest.raises(GuidinoError, match="fold_0 in .* was trained with another guide: guidino.gate_at"):
+            start(1, guide={"gate_at": "input"})
         start(1)
-        assert json.loads(file.read_text())["guidino"]["gate"] == "skips"
+        assert json.loads(file.read_text())["guidino"]["gate_at"] == "skips"
 
     def test_without_a_checkpoint_one_line_names_the_file(self, torn, start):
         file = self.damaged(start(0), torn)
@@ -208,9 +208,9 @@ def test_a_checkpoint_that_does_not_go_with_its_folder_is_not_continued(start):
     first = start(0)
     checkpoint = save_model_folder(first)
     plans = json.loads(plans_file(first).read_text())
-    plans["guidino"]["gate"] = "input"
+    plans["guidino"]["gate_at"] = "input"
     plans_file(first).write_text(json.dumps(plans))
-    with pytest.raises(GuidinoError, match="guidino.gate is 'input' in plans.json and 'skips' there"):
+    with pytest.raises(GuidinoError, match="guidino.gate_at is 'input' in plans.json and 'skips' there"):
         start(0, checkpoint=checkpoint)
 
 

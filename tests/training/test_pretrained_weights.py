@@ -59,8 +59,12 @@ def test_guided_checkpoint_fills_everything(checkpoint, planned_trainer):
     [
         ("nnUNetTrainerGuiDINO_seed1", {"prototypes": 4}, "guidino.prototypes is 8 in the plans and 4 there"),
         ("nnUNetTrainerGuiDINO_seed1", {"readout": "affine"}, "guidino.readout is 'logistic' .* and 'affine' there"),
-        ("nnUNetTrainerGuiDINO_seed1", {"gate": "bottleneck"}, "guidino.gate is 'skips' .* and 'bottleneck' there"),
-        ("nnUNetTrainerGuiDINO_seed1", {"gating": "product"}, "guidino.gating is 'blend' .* and 'product' there"),
+        (
+            "nnUNetTrainerGuiDINO_seed1",
+            {"gate_at": "bottleneck"},
+            "guidino.gate_at is 'skips' .* and 'bottleneck' there",
+        ),
+        ("nnUNetTrainerGuiDINO_seed1", {"gate": "product"}, "guidino.gate is 'blend' .* and 'product' there"),
         ("nnUNetTrainerGuiDINO_seed1", {"guides": "classes"}, "guidino.guides is 'foreground' .* and 'classes' there"),
         ("nnUNetTrainerGuiDINOLoRA_seed1", {}, "guidino.lora is None in the plans and {.*} there"),
         ("nnUNetTrainerGuiDINOBaseline", {}, "the checkpoint has no network.encoder.stages.2"),

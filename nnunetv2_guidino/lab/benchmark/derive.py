@@ -90,7 +90,7 @@ def _guides(matrix: Matrix, method: Method, source: dict[str, Any], there: dict[
     wanted, found = guide_settings(source, given), guide_settings(there, {})
     wanted["encoder"] = _whole_path(wanted["encoder"])
     for key in dict.fromkeys([*wanted, *found]):
-        if key == "gate" and method.network is not None and key not in given:
+        if key == "gate_at" and method.network is not None and key not in given:
             continue  # a network has its own
         yield key, wanted.get(key), found.get(key)
 

@@ -1,6 +1,6 @@
 """Define how a guide acts on a feature map of the segmentation network (section 3.1).
 
-A form of gating is a subclass of Gate, here or in a file of its own, with a line in lists.GATINGS.
+A gate is a subclass of Gate, here or in a file of its own, with a line in lists.GATES.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def guide_at(guide: Tensor, size: Sequence[int]) -> Tensor:
 class Gate(nn.Module):
     """Gate one feature map with a guide. A network has one gate for each gated feature, so a gate may have parameters.
 
-    A subclass implements `factor`, or `gate` if it does more than multiply. nnU-Net trains the gate's parameters with
+    A subclass implements `factor`, or `act` if it does more than multiply. nnU-Net trains the gate's parameters with
     the network and stores them in its checkpoints.
 
     Args:
@@ -44,9 +44,9 @@ class Gate(nn.Module):
         self.channels = channels
 
     def forward(self, feature: Tensor, guide: Tensor) -> Tensor:
-        return self.gate(feature, guide_at(guide, feature.shape[2:]).to(feature.dtype))
+        return self.act(feature, guide_at(guide, feature.shape[2:]).to(feature.dtype))
 
-    def gate(self, feature: Tensor, guide: Tensor) -> Tensor:
+    def act(self, feature: Tensor, guide: Tensor) -> Tensor:
         """Gate the feature with a guide of the same size.
 
         Shape:
@@ -90,7 +90,7 @@ class Blend(Gate):
         super().__init__(channels)
         self.logits = nn.Parameter(torch.zeros(channels))
 
-    def gate(self, feature: Tensor, guide: Tensor) -> Tensor:
+    def act(self, feature: Tensor, guide: Tensor) -> Tensor:
         share = self.logits.sigmoid().to(feature.dtype).reshape(-1, *[1] * (guide.ndim - 2))
         gated: Tensor = _Blended.apply(feature, guide, share)
         return gated

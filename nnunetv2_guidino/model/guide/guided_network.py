@@ -14,11 +14,11 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.precision import fits_float16
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.model.guide.late_fusion import LateFusion, can_fuse
-from nnunetv2_guidino.model.guide.positions import gated
+from nnunetv2_guidino.model.guide.positions import build_gates
 from nnunetv2_guidino.model.guide.pretrained_weights import TakesPretrainedWeights
 from nnunetv2_guidino.model.guide.shared_pass import Encoded, common_layers, same_input
 from nnunetv2_guidino.model.guide.slices import between_slices, slice_positions, take_slices
-from nnunetv2_guidino.model.guide.tokenbook import TokenBook, gating_guide
+from nnunetv2_guidino.model.guide.tokenbook import TokenBook, foreground_guide
 from nnunetv2_guidino.model.networks.contract import describe
 
 
@@ -68,7 +68,7 @@ class GuidedNetwork(TakesPretrainedWeights):
         self.for_prediction = for_prediction
         self.returns_guides = not for_prediction
         self.slice_stride = config.slice_stride
-        self.gate = gated(describe(network), config.gate, config.gating, len(normalization_schemes))
+        self.gate_at = build_gates(describe(network), config.gate_at, config.gate, len(normalization_schemes))
         self.network = network
         self._no_decoder = SimpleNamespace(deep_supervision=False)
         self.common_layers: tuple[int, ...] | None = None  # known when the weights are loaded: see `share_pass`
@@ -125,7 +125,7 @@ class GuidedNetwork(TakesPretrainedWeights):
 
     def guide(self, patch: Tensor) -> Tensor:
         """Return the one guide that gates, (B, 1, …) in [0, 1] (equation 1)."""
-        return gating_guide(self.guides(patch))
+        return foreground_guide(self.guides(patch))
 
     def share_pass(self) -> None:
         """Let network and guide share one pass of the transformer, if both use the same frozen one.
@@ -141,7 +141,7 @@ class GuidedNetwork(TakesPretrainedWeights):
         """
         return (
             self.common_layers is not None
-            and self.gate.needs_features
+            and self.gate_at.needs_features
             and same_input(self.network, self.token_encoder, patch)
         )
 
@@ -153,7 +153,7 @@ class GuidedNetwork(TakesPretrainedWeights):
             network = Encoded(network, network.features_of(maps), patch.shape[2:])
         else:
             logits = self.guide_logits(patch)
-        outputs: Tensor | list[Tensor] = self.gate(network, patch, gating_guide(logits.sigmoid()))
+        outputs: Tensor | list[Tensor] = self.gate_at(network, patch, foreground_guide(logits.sigmoid()))
         finest, *coarser = [outputs] if isinstance(outputs, Tensor) else outputs
         # While training, the loss adds the guide's logits itself (see guide.late_fusion).
         if self.late_fusion is not None and not self.training:

@@ -1,6 +1,6 @@
 """Define the positions in the segmentation network at which a guide acts (section 3.1).
 
-A position is a subclass of Position, here or in a file of its own, with a line in lists.GATES.
+A position is a subclass of Position, here or in a file of its own, with a line in lists.GATE_POSITIONS.
 """
 
 from __future__ import annotations
@@ -90,22 +90,22 @@ class Input(Position):
         return outputs
 
 
-def gated(description: Description, gate: str, gating: str, image_channels: int) -> Position:
+def build_gates(description: Description, gate_at: str, gate: str, image_channels: int) -> Position:
     """Build the gates of a network.
 
     Args:
         description: Description of the network.
-        gate: Where the guide acts, a name in lists.GATES.
-        gating: How the guide acts, a name in lists.GATINGS.
+        gate_at: Where the guide acts, a name in lists.GATE_POSITIONS.
+        gate: How the guide acts, a name in lists.GATES.
         image_channels: Number of image channels.
 
     Raises:
         GuidinoError: If the network cannot be gated there, or if its channels are unknown and the gates need them.
     """
-    position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
-    form: type[Gate] = lists.find(lists.GATINGS, gating, "guidino.gating").load()
-    asked = f'guidino.gate is "{gate}", but {description.name}'
-    if description.gates is not None and gate not in description.gates:
+    position: type[Position] = lists.find(lists.GATE_POSITIONS, gate_at, "guidino.gate_at").load()
+    form: type[Gate] = lists.find(lists.GATES, gate, "guidino.gate").load()
+    asked = f'guidino.gate_at is "{gate_at}", but {description.name}'
+    if description.gates is not None and gate_at not in description.gates:
         raise GuidinoError(f"{asked} takes it at " + " or ".join(f'"{name}"' for name in description.gates) + " only")
     if position.needs_features and not description.features:
         raise GuidinoError(
@@ -114,7 +114,7 @@ def gated(description: Description, gate: str, gating: str, image_channels: int)
     channels = position.gated_channels(description, image_channels)
     if form.needs_channels and None in channels:
         raise GuidinoError(
-            f'guidino.gating is "{gating}", which needs to know how many channels it gates, and {description.name} '
+            f'guidino.gate is "{gate}", which needs to know how many channels it gates, and {description.name} '
             'does not tell; use "residual"'
         )
     return position(form, channels, image_channels)

@@ -14,7 +14,7 @@ START_OFFSET = -2.0  # a guide of 0.12: most tokens are background
 AFFINE_EDGE = 1e-6  # below this value of ½ ± ½·s, its tangent replaces the logarithm
 
 
-def gating_guide(guides: Tensor) -> Tensor:
+def foreground_guide(guides: Tensor) -> Tensor:
     """Return the one guide that gates features: the maximum of all guides.
 
     Shape:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.guide.late_fusion import LateFusion
-from nnunetv2_guidino.model.guide.tokenbook import gating_guide
+from nnunetv2_guidino.model.guide.tokenbook import foreground_guide
 from nnunetv2_guidino.model.losses.guide_loss import guide_counts
 from nnunetv2_guidino.model.losses.target import read_target
 from nnunetv2_guidino.model.losses.terms import Step
@@ -78,7 +78,7 @@ class GuidedLoss(nn.Module):
             loss = loss + weight * terms[name]
         self._last = {f"{name}_loss": term.detach() for name, term in terms.items()}
         if not torch.is_grad_enabled():
-            self._last |= guide_counts(gating_guide(guide_logits.sigmoid()), annotation)
+            self._last |= guide_counts(foreground_guide(guide_logits.sigmoid()), annotation)
         return loss
 
     def late_fusion_gradient(self, segmentation: Tensor, guide_logits: Tensor, target: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Description:
         divisor: Number for each axis that must divide the side of a patch; None if unknown.
         features: Channels of the features between encoder and decoder (see `encode`), finest first; empty if the
             network cannot be split there. An entry is None if its channels are unknown.
-        gates: Names in lists.GATES at which the network takes a guide; None for all that its features allow.
+        gates: Names in lists.GATE_POSITIONS at which the network takes a guide; None for all that its features allow.
     """
 
     name: str

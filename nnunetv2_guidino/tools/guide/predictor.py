@@ -23,7 +23,7 @@ from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
 from nnunetv2_guidino.model.guide.resizing import interpolate
-from nnunetv2_guidino.model.guide.tokenbook import gating_guide
+from nnunetv2_guidino.model.guide.tokenbook import foreground_guide
 from nnunetv2_guidino.nnunet.descriptions import errors_in
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
@@ -55,7 +55,7 @@ class SegmentationAndGuides(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         logits, guide_logits = self.network(patch)
-        guides = guide_logits.sigmoid() if self.each_class else gating_guide(guide_logits.sigmoid())
+        guides = guide_logits.sigmoid() if self.each_class else foreground_guide(guide_logits.sigmoid())
         return torch.cat([logits, interpolate(guides, logits.shape[2:]).to(logits.dtype)], dim=1)
 
 

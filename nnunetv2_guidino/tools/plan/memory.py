@@ -136,7 +136,7 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     book = _tokenbook_parameters(cost, config)
     patch = torch.empty(1, inputs, *patch_size, device="meta")
     classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-    gated = _gated_elements(network, config.gate, channels, patch)
+    gated = _gated_elements(network, config.gate_at, channels, patch)
     return Memory(
         network_per_patch=elements * GB_PER_ELEMENT[len(patch_size)],
         guide_fixed=(cost.weight_bytes + copies + 4 * book + ADAM_BYTES * (cost.trainable + book)) / 2**30,
@@ -149,9 +149,9 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     )
 
 
-def _gated_elements(network: nn.Module, gate: str, image_channels: int, patch: Tensor) -> int:
+def _gated_elements(network: nn.Module, gate_at: str, image_channels: int, patch: Tensor) -> int:
     """Of the features of one patch on which the guide acts; network and patch are on the meta device."""
-    position: type[Position] = lists.find(lists.GATES, gate, "guidino.gate").load()
+    position: type[Position] = lists.find(lists.GATE_POSITIONS, gate_at, "guidino.gate_at").load()
     if not position.needs_features:
         return patch[:, :image_channels].numel()
     count = len(position.gated_channels(describe(network), image_channels))

@@ -147,7 +147,7 @@ def put_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[st
     """Let the guide act where the configuration's network takes it, unless the user has said where.
 
     Args:
-        plans: With the guide in them, and whose gate is kept if the network takes it.
+        plans: With the guide in them, and whose gate_at is kept if the network takes it.
         file: Where they come from, for the messages.
         name: Of the configuration.
         dataset_json: nnU-Net's, with labels and channels.
@@ -157,12 +157,12 @@ def put_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[st
         What was chosen, in a line.
     """
     section, description = plans[PLANS_KEY], _description(plans, file, name, dataset_json)
-    if "gate" in given:
-        return f"gate {section['gate']}, as you set it"
-    takes = description.gates or tuple(lists.GATES if description.features else ("input",))
-    if section["gate"] not in takes:
-        section["gate"] = takes[0]
-    return f"gate {section['gate']}, since you set none: {description.name} takes a guide at {', '.join(takes)}"
+    if "gate_at" in given:
+        return f"gate_at {section['gate_at']}, as you set it"
+    takes = description.gates or tuple(lists.GATE_POSITIONS if description.features else ("input",))
+    if section["gate_at"] not in takes:
+        section["gate_at"] = takes[0]
+    return f"gate_at {section['gate_at']}, since you set none: {description.name} takes a guide at {', '.join(takes)}"
 
 
 def _description(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> Description:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.model.guide.positions import gated
+from nnunetv2_guidino.model.guide.positions import build_gates
 from nnunetv2_guidino.model.networks.contract import describe, nearest_multiples
 from nnunetv2_guidino.nnunet.descriptions import configuration_of, errors_in, label_manager_of
 
@@ -61,7 +61,7 @@ def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[
     with errors_in(file, f"has no network in configurations.{name}"):
         description = describe(build_without_memory(manager, settings, dataset_json, file)[0])
     config = GuideConfig.from_plans(plans)
-    gated(description, config.gate, config.gating, len(settings.normalization_schemes))
+    build_gates(description, config.gate_at, config.gate, len(settings.normalization_schemes))
 
 
 def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] | None) -> list[int]:

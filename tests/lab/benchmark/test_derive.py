@@ -18,7 +18,7 @@ methods:
   plain: {trainer: nnUNetTrainerGuiDINOBaseline}
   guided: {guide: {encoder: encoder, prototypes: 8, lora: {rank: 2}}}
   ukan: {architecture: {name: ukan, widths: [16, 24, 32], kan: false}, trainer: nnUNetTrainerGuiDINOBaseline}
-  W: {architecture: nnwnet, width: planned, guide: {gating: product}}
+  W: {architecture: nnwnet, width: planned, guide: {gate: product}}
   segdino: {architecture: {name: segdino, pretrained: encoder, layers: [1, 2, 3], widths: [4, 4, 4], head: published}}
   segdino here: {architecture: {name: seg_guidino_partner, width: 32}, guide: {encoder: encoder}}
 """
@@ -68,7 +68,7 @@ def test_what_is_printed_is_what_is_done_and_it_is_there_afterwards(folder, caps
     assert plans["guided"]["guidino"]["encoder"] == encoder
     for name in ("segdino", "segdino here"):
         assert plans[name]["configurations"]["2d"]["architecture"]["arch_kwargs"]["pretrained"] == encoder
-    assert plans["W"]["guidino"]["gate"] == "input"
+    assert plans["W"]["guidino"]["gate_at"] == "input"
     assert [*plans["ukan"]["configurations"]] == ["2d"]
     Path("encoder").unlink()  # what is trained is reported all the same
     read = matrix(METHODS.replace(": encoder", f": {encoder}"))
@@ -83,7 +83,7 @@ def test_what_is_printed_is_what_is_done_and_it_is_there_afterwards(folder, caps
         ("ukan", "kan: false", "kan: true", "was made with architecture.kan False; .* now has True for ukan"),
         ("ukan", ", kan: false", "", "was made with architecture.kan False; .* now has True for ukan"),
         ("W", "width: planned", "width: paper", "was made with architecture.strides .* now has"),
-        ("W", "gating: product", "gate: input", "was made with gating 'product'; .* now has 'blend' for W"),
+        ("W", "gate: product", "gate_at: input", "was made with gate 'product'; .* now has 'blend' for W"),
         ("segdino here", "seg_guidino_partner, width: 32", "ukan", "with architecture '.*Partner'; .*UKAN'"),
         (
             "ukan",

@@ -151,7 +151,7 @@ def test_raw_data_are_planned_preprocessed_and_split(tmp_path, real_data_root, m
     # a training in nnU-Net's place that does nothing
     monkeypatch.setattr("nnunetv2_guidino.lab.benchmark.run_matrix.run_local", lambda jobs, *rest: [])
     matrix = tmp_path / "raw.yaml"
-    matrix.write_text("datasets: 901\nmethods: {plain: {}, product: {guide: {gating: product}}}\ncases: [4, all]")
+    matrix.write_text("datasets: 901\nmethods: {plain: {}, product: {guide: {gate: product}}}\ncases: [4, all]")
     said: list[str] = []
     outcome = benchmark(matrix, tmp_path / "out", launch=Launch(device="cpu", processes=1), log=said.append)
     assert outcome.written is None

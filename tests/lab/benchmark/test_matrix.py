@@ -33,7 +33,7 @@ def test_methods_folds_seeds_and_cases_are_multiplied(matrix):
     datasets: [501, 502]
     methods:
       plain: {trainer: nnUNetTrainerGuiDINOBaseline}
-      product: {guide: {gating: product}}
+      product: {guide: {gate: product}}
     folds: [0, all]
     seeds: [0, 1]
     cases: [25, all]
@@ -55,7 +55,7 @@ def test_plans_and_trainers_are_multiplied(matrix):
     datasets: 501
     plans:
       planned: {plans: nnUNetPlans}
-      bottleneck: {guide: {gate: bottleneck}}
+      bottleneck: {guide: {gate_at: bottleneck}}
     trainers: [nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOLoRA]
     """
     found = jobs(matrix(text))
@@ -117,7 +117,7 @@ def test_others_trainers_take_neither_seed_nor_length(matrix):
         ),
         ("datasets: 501\nmethods: {a: {width: planned}}", "methods.a.width is for an architecture, which is not named"),
         ("datasets: 501\nmethods: {a: {guide: {gat: input}}}", "methods.a.guide: .*gat"),
-        ("datasets: 501\nmethods: {a: {guide: {gate: nowhere}}}", "methods.a.guide: .*gate"),
+        ("datasets: 501\nmethods: {a: {guide: {gate_at: nowhere}}}", "methods.a.guide: .*gate"),
         ("datasets: 501\ntrainers: nnUNetTrainerGuiDINOX", "the trainer of .* cannot be used: there is no trainer"),
         ("datasets: 501\ntrainers: nnUNetTrainerGuiDINO_5epochs", "names a length, cases or a seed"),
         (

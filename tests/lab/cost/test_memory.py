@@ -70,11 +70,11 @@ def test_gradients_through_several_layers_keep_all_activations():
     assert adapted.guide(2) - adapted.guide(1) > 0.9 * (adapted.guide(1) - adapted.guide_fixed)
 
 
-@pytest.mark.parametrize("gating", lists.GATINGS)
-@pytest.mark.parametrize(("gate", "elements"), [("skips", 7), ("bottleneck", 1), ("input", 3)])
-def test_gates_keep_each_gated_feature_once_more(gate, elements, gating):
+@pytest.mark.parametrize("gate", lists.GATES)
+@pytest.mark.parametrize(("gate_at", "elements"), [("skips", 7), ("bottleneck", 1), ("input", 3)])
+def test_gates_keep_each_gated_feature_once_more(gate_at, elements, gate):
     """Features of 4, 8 and 16 channels, at all, a quarter and a sixteenth of the pixels."""
-    plans = planned.plans({"encoder": ENCODER, "gate": gate, "gating": gating}, patch_size=(32, 48)).plans
+    plans = planned.plans({"encoder": ENCODER, "gate_at": gate_at, "gate": gate}, patch_size=(32, 48)).plans
     assert estimate(plans, "2d", DATASET).gates_per_patch == 2 * elements * 32 * 48 / 2**30
 
 

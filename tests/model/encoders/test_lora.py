@@ -10,7 +10,7 @@ from torch import nn
 
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.lists import GATES
+from nnunetv2_guidino.lists import GATE_POSITIONS
 from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.model.encoders.lora import dropouts, linear_layers, parameter_counts, reached
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
@@ -120,12 +120,12 @@ def build(manager, deep_supervision: bool) -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_network_that_predicts_has_merged_adapters(family, gate, tiny_encoder):
+def test_network_that_predicts_has_merged_adapters(family, gate_at, tiny_encoder):
     section = {
         "encoder_config": read_encoder_config(tiny_encoder(family), 2),
-        **{"layer": 2, "gate": gate, "min_input_size": 64, "prototypes": 8, "lora": {"rank": 4, "alpha": 12}},
+        **{"layer": 2, "gate_at": gate_at, "min_input_size": 64, "prototypes": 8, "lora": {"rank": 4, "alpha": 12}},
     }
     training, predicting = build(plans(section), True), build(plans(section), False)
     assert not any("lora" in name for name, _ in predicting.named_parameters())

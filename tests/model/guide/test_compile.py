@@ -21,7 +21,7 @@ def test_the_trainer_s_epochs_are_one_graph_that_is_compiled_once(settings, plan
     torch._dynamo.reset()
     counters.clear()
     if settings.get("architecture") == "nnwnet":
-        settings = {**settings, "guide": {"gate": "input"}}
+        settings = {**settings, "guide": {"gate_at": "input"}}
     trainer = planned_trainer("nnUNetTrainerGuiDINO_seed0", **settings)
     trainer.initialize()
     recompile(trainer, "eager")
@@ -38,7 +38,7 @@ def test_the_trainer_s_epochs_are_one_graph_that_is_compiled_once(settings, plan
     [
         # the inductor's C++ takes a minute to compile even one block; 14×21 tokens are averaged over 8×12 features
         pytest.param(
-            (32, 48), {"layer": 1, "gate": "bottleneck", "min_input_size": 224}, "inductor", marks=pytest.mark.slow
+            (32, 48), {"layer": 1, "gate_at": "bottleneck", "min_input_size": 224}, "inductor", marks=pytest.mark.slow
         ),
         ((32, 48), {"lora": {"dropout": 0.0}, "min_input_size": 160}, "aot_eager"),
         ((8, 32, 48), {"slice_stride": 2, "guides": "classes"}, "aot_eager"),

@@ -12,20 +12,20 @@ from torch import nn
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.lists import GATES, GATINGS, Entry
+from nnunetv2_guidino.lists import GATE_POSITIONS, GATES, Entry
 from nnunetv2_guidino.model.guide.gates import Blend
 from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
-from nnunetv2_guidino.model.guide.positions import gated
+from nnunetv2_guidino.model.guide.positions import build_gates
 from nnunetv2_guidino.model.networks.contract import Description, describe
 
 
-@pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
 @pytest.mark.parametrize("size", [(8, 12), (4, 8, 12)])
-def test_every_form_at_every_place_keeps_shapes_and_passes_gradients(size, gate, gating):
+def test_every_form_at_every_place_keeps_shapes_and_passes_gradients(size, gate_at, gate):
     architecture = plans({}, patch_size=size)
     (network,) = [build(architecture, trainer=nnUNetTrainer)]
-    position = gated(describe(network), gate, gating, CHANNELS)
+    position = build_gates(describe(network), gate_at, gate, CHANNELS)
     guide = torch.rand(2, 1, *size[:-2], 2, 3, requires_grad=True)
     outputs = position(network, torch.randn(2, CHANNELS, *size), guide)
     assert [tuple(o.shape) for o in outputs] == [tuple(o.shape) for o in network(torch.randn(2, CHANNELS, *size))]
@@ -52,18 +52,18 @@ def test_blend_is_its_formula_and_keeps_no_factor(size):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("gate", "channels"), [("skips", [4, 8, 16]), ("bottleneck", [16]), ("input", [CHANNELS])])
-def test_each_gated_feature_has_a_gate_that_knows_its_channels(gate, channels):
+@pytest.mark.parametrize(("gate_at", "channels"), [("skips", [4, 8, 16]), ("bottleneck", [16]), ("input", [CHANNELS])])
+def test_each_gated_feature_has_a_gate_that_knows_its_channels(gate_at, channels):
     network = build(plans({}), trainer=nnUNetTrainer)
-    assert [g.channels for g in gated(describe(network), gate, "residual", CHANNELS).gates] == channels
+    assert [g.channels for g in build_gates(describe(network), gate_at, "residual", CHANNELS).gates] == channels
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize(("gating", "neutral"), [("product", 1.0), ("residual", 0.0)])
-def test_neutral_guide_gives_the_stock_network_s_output(gating, neutral, gate, patch_size, architecture, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov2"), gate=gate, gating=gating)
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
+@pytest.mark.parametrize(("gate", "neutral"), [("product", 1.0), ("residual", 0.0)])
+def test_neutral_guide_gives_the_stock_network_s_output(gate, neutral, gate_at, patch_size, architecture, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov2"), gate_at=gate_at, gate=gate)
     manager = plans(section, architecture, patch_size=patch_size)
     guided, stock = build(manager, False), build(manager, False, nnUNetTrainer)
     guided.network.load_state_dict(stock.state_dict())
@@ -75,33 +75,33 @@ def test_neutral_guide_gives_the_stock_network_s_output(gating, neutral, gate, p
     assert not torch.allclose(guided(patch), stock(patch))
 
 
-@pytest.mark.parametrize("gate", GATES)
-def test_previous_stage_of_a_cascade_does_not_reach_the_guide(gate, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="product")
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
+def test_previous_stage_of_a_cascade_does_not_reach_the_guide(gate_at, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate_at=gate_at, gate="product")
     manager = plans(section, patch_size=(4, 32, 48))
     network = build(manager, deep_supervision=False, channels=CHANNELS + 2).eval()
     image, previous = torch.randn(1, CHANNELS, 4, 32, 48), torch.ones(1, 2, 4, 32, 48)
     with_it, without = torch.cat((image, previous), 1), torch.cat((image, 0 * previous), 1)
     assert torch.equal(network.guide(with_it), network.guide(without))
     assert not torch.allclose(network(with_it), network(without))
-    if gate == "input":
+    if gate_at == "input":
         network.tokenbook = ConstantGuide(0.0)  # hides the image, not what the previous stage says
         assert torch.equal(network(with_it), network(torch.cat((0 * image, previous), 1)))
 
 
 @pytest.fixture
 def per_channel(monkeypatch) -> None:
-    monkeypatch.setitem(lists.GATINGS, "per_channel", Entry("guided_networks:PerChannel", "a strength per channel"))
+    monkeypatch.setitem(lists.GATES, "per_channel", Entry("guided_networks:PerChannel", "a strength per channel"))
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
-def test_a_gate_may_hold_parameters(patch_size, gate, per_channel, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating="per_channel")
+def test_a_gate_may_hold_parameters(patch_size, gate_at, per_channel, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate_at=gate_at, gate="per_channel")
     manager = plans(section, patch_size=patch_size)
     network = build(manager)
     strengths = {name: p for name, p in network.named_parameters() if name.endswith("strength")}
-    assert sum(map(len, strengths.values())) == {"skips": 28, "bottleneck": 16, "input": CHANNELS}[gate]
+    assert sum(map(len, strengths.values())) == {"skips": 28, "bottleneck": 16, "input": CHANNELS}[gate_at]
     patch = torch.randn(2, CHANNELS, *patch_size)
     *segmentations, _ = network(patch)
     sum((s**2).sum() for s in segmentations).backward()
@@ -119,15 +119,15 @@ def guided_alone(tiny_encoder, for_prediction=False, **settings: Any) -> GuidedN
     return GuidedNetwork(Alone(CHANNELS, CLASSES), config, CLASSES, ["ZScoreNormalization"] * CHANNELS, for_prediction)
 
 
-@pytest.mark.parametrize("gate", ["skips", "bottleneck"])
-def test_network_without_encoder_and_decoder_can_only_be_gated_at_its_input(gate, tiny_encoder):
-    with pytest.raises(GuidinoError, match=rf'guidino.gate is "{gate}", but Alone has no encoder .* use "input"'):
-        guided_alone(tiny_encoder, gate=gate)
+@pytest.mark.parametrize("gate_at", ["skips", "bottleneck"])
+def test_network_without_encoder_and_decoder_can_only_be_gated_at_its_input(gate_at, tiny_encoder):
+    with pytest.raises(GuidinoError, match=rf'guidino.gate_at is "{gate_at}", but Alone has no encoder .* use "input"'):
+        guided_alone(tiny_encoder, gate_at=gate_at)
 
 
-@pytest.mark.parametrize("gating", GATINGS)
-def test_network_without_encoder_and_decoder_is_gated_at_its_input(gating, tiny_encoder):
-    network = guided_alone(tiny_encoder, gate="input", gating=gating)
+@pytest.mark.parametrize("gate", GATES)
+def test_network_without_encoder_and_decoder_is_gated_at_its_input(gate, tiny_encoder):
+    network = guided_alone(tiny_encoder, gate_at="input", gate=gate)
     patch = torch.randn(2, CHANNELS, 32, 48)
     for enabled in (True, False):  # what nnU-Net's trainer does before it trains, and validates
         network.decoder.deep_supervision = enabled
@@ -137,14 +137,14 @@ def test_network_without_encoder_and_decoder_is_gated_at_its_input(gating, tiny_
     segmentation.square().sum().backward()
     without = {name for name, p in network.named_parameters() if p.requires_grad and p.grad is None}
     assert without == {"late_fusion.weight", "late_fusion.bias"}  # which learn in the loss (see GuidedLoss)
-    predicting = guided_alone(tiny_encoder, for_prediction=True, gate="input", gating=gating).eval()
+    predicting = guided_alone(tiny_encoder, for_prediction=True, gate_at="input", gate=gate).eval()
     predicting.load_state_dict(network.state_dict())
     torch.testing.assert_close(predicting(patch), network.eval()(patch)[0])
 
 
 def test_plans_may_name_a_network_of_anybody_s(planned_trainer):
     """Without encoder and decoder, through nnU-Net's own hooks; it has one output, and so three strides."""
-    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate": "input"})
+    trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"gate_at": "input"})
     trainer.configuration_manager.configuration["architecture"] = {
         "network_class_name": "guided_networks.Alone",
         "arch_kwargs": {"strides": [[1, 1]] * 3},
@@ -162,32 +162,32 @@ def test_plans_may_name_a_network_of_anybody_s(planned_trainer):
     assert trainer.network(data).shape == (2, CLASSES, 32, 48)
 
 
-@pytest.mark.parametrize("gating", ["product", "residual"])
-@pytest.mark.parametrize("gate", GATES)
-def test_checkpoints_of_version_0_1_0_have_all_that_is_asked_for(gate, gating, tiny_encoder):
+@pytest.mark.parametrize("gate", ["product", "residual"])
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
+def test_checkpoints_of_version_0_1_0_have_all_that_is_asked_for(gate_at, gate, tiny_encoder):
     """Its gates had no name in them, and these have none."""
-    network = build(plans(guide_section(tiny_encoder("dinov3"), gate=gate, gating=gating)))
-    assert list(network.gate.state_dict()) == []
+    network = build(plans(guide_section(tiny_encoder("dinov3"), gate_at=gate_at, gate=gate)))
+    assert list(network.gate_at.state_dict()) == []
     book = {name for name in network.state_dict() if name.startswith("tokenbook.")}
     names = ("prototypes", "weight_logits", "scale", "offset", "projection.weight", "projection.bias")
     assert book == {f"tokenbook.{name}" for name in names}
 
 
 @pytest.mark.parametrize(
-    ("description", "gate", "gating", "message"),
+    ("description", "gate_at", "gate", "message"),
     [
         (Description("W", features=(4, 8), gates=("input",)), "skips", "residual", 'but W takes it at "input" only'),
         (Description("W", gates=("input",)), "bottleneck", "residual", 'but W takes it at "input" only'),
         (Description("W", features=(4, None)), "skips", "per_channel", "which needs to know how many channels"),
-        (Description("W"), "somewhere", "residual", "gate is 'somewhere'; expected one of skips, bottleneck, input"),
-        (Description("W"), "input", "residuals", "guidino.gating is 'residuals'; .* did you mean residual?"),
+        (Description("W"), "somewhere", "residual", "gate_at is 'somewhere'; expected one of skips, bottleneck, input"),
+        (Description("W"), "input", "residuals", "guidino.gate is 'residuals'; .* did you mean residual?"),
     ],
 )
-def test_what_cannot_be_gated_is_refused_with_what_can(description, gate, gating, message, per_channel):
+def test_what_cannot_be_gated_is_refused_with_what_can(description, gate_at, gate, message, per_channel):
     with pytest.raises(GuidinoError, match=message):
-        gated(description, gate, gating, CHANNELS)
+        build_gates(description, gate_at, gate, CHANNELS)
 
 
 def test_a_form_that_needs_channels_takes_those_that_are_known(per_channel):
     description = Description("W", features=(None, 8))
-    assert [g.channels for g in gated(description, "bottleneck", "per_channel", CHANNELS).gates] == [8]
+    assert [g.channels for g in build_gates(description, "bottleneck", "per_channel", CHANNELS).gates] == [8]

@@ -8,19 +8,19 @@ from scipy.interpolate import interp1d
 from torch import nn
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.lists import GATES, GATINGS
+from nnunetv2_guidino.lists import GATE_POSITIONS, GATES
 from nnunetv2_guidino.model.encoders import token_encoder
 from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
 from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
 
 
-@pytest.mark.parametrize("gating", GATINGS)
 @pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_at", GATE_POSITIONS)
 @pytest.mark.parametrize("guides", [1, 2])
 @pytest.mark.parametrize("patch_size", [(32, 48), (8, 32, 48)], ids=["2d", "3d"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_outputs_and_gradients(architecture, patch_size, guides, gate, gating, tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), gate=gate, gating=gating, guides="classes", classes=guides)
+def test_outputs_and_gradients(architecture, patch_size, guides, gate_at, gate, tiny_encoder):
+    section = guide_section(tiny_encoder("dinov3"), gate_at=gate_at, gate=gate, guides="classes", classes=guides)
     network = build(plans(section, architecture, patch_size=patch_size))
     assert isinstance(network, GuidedNetwork)
     *segmentations, logits = network.train()(torch.randn(2, CHANNELS, *patch_size))
@@ -72,13 +72,13 @@ def test_whether_guides_are_returned_is_not_deep_supervision(patch_size, tiny_en
 
 
 def test_gate_is_the_maximum_of_the_guides(tiny_encoder):
-    section = guide_section(tiny_encoder("dinov3"), guides="classes", classes=3, gate="input")
+    section = guide_section(tiny_encoder("dinov3"), guides="classes", classes=3, gate_at="input")
     network = build(plans(section), deep_supervision=False).eval()
     patch = torch.randn(1, CHANNELS, 32, 48)
     guides = network.guides(patch)
     assert not torch.allclose(guides[:, 0], guides[:, 1])
     torch.testing.assert_close(
-        network(patch), network.network(network.gate.gates[0](patch, guides.amax(1, keepdim=True)))
+        network(patch), network.network(network.gate_at.gates[0](patch, guides.amax(1, keepdim=True)))
     )
     assert torch.equal(network.guide(patch), guides.amax(1, keepdim=True))
 
@@ -102,9 +102,9 @@ def test_guide_of_a_volume_is_that_of_its_slices(depth, stride, tiny_encoder):
     [
         ("dinov3", {}, (32, 48)),
         ("dinov2", {"layer": [1, 3]}, (32, 48)),
-        ("timm_dinov3", {"gate": "input"}, (32, 48)),
+        ("timm_dinov3", {"gate_at": "input"}, (32, 48)),
         ("dinov3", {"guides": "classes", "classes": 2}, (8, 32, 48)),
-        ("dinov2", {"slice_stride": 3, "gate": "bottleneck"}, (8, 32, 48)),
+        ("dinov2", {"slice_stride": 3, "gate_at": "bottleneck"}, (8, 32, 48)),
         ("dinov3", {"lora": {}}, (8, 32, 48)),
         ("dinov2", {"lora": {}, "layer": [1, 3]}, (8, 32, 48)),
     ],

@@ -53,8 +53,8 @@ def without_record(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"gate": "input"}, "gate"),
-        ({"gating": "product"}, "gating"),
+        ({"gate_at": "input"}, "gate_at"),
+        ({"gate": "product"}, "gate"),
         ({"readout": "affine"}, "readout"),
         ({"similarity": "dot"}, "similarity"),
         ({"layer": 2}, "layer"),
@@ -116,12 +116,12 @@ def test_what_no_model_can_have_is_refused_without_a_record_too(settings, messag
 def test_each_fold_is_asked(model):
     folder, _ = model()
     other = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
-    section = {**json.loads(bytes(other["network_weights"][RECORD].tolist())), "gate": "bottleneck"}
+    section = {**json.loads(bytes(other["network_weights"][RECORD].tolist())), "gate_at": "bottleneck"}
     other["network_weights"][RECORD] = torch.tensor(list(json.dumps(section).encode()), dtype=torch.uint8)
     (folder / "fold_1").mkdir()
     torch.save(other, folder / "fold_1" / "checkpoint_final.pth")
     both = predictor(folder, 0, 1)
-    with pytest.raises(GuidinoError, match="guidino.gate is 'skips' in plans.json and 'bottleneck' with them"):
+    with pytest.raises(GuidinoError, match="guidino.gate_at is 'skips' in plans.json and 'bottleneck' with them"):
         both.predict_logits_from_preprocessed_data(torch.randn(3, 1, 32, 48))
 
 

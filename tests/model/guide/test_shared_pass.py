@@ -39,7 +39,7 @@ def passes(network: nn.Module) -> list[int]:
     ("name", "guide"),
     [
         ("segdino", {}),
-        ("segdino", {"layer": 2, "gate": "bottleneck"}),
+        ("segdino", {"layer": 2, "gate_at": "bottleneck"}),
         ("segdino", {"layer": [1, 3], "guides": "classes"}),
         ("seg_guidino", {}),
         ("seg_guidino_partner", {"layer": 3}),
@@ -78,7 +78,7 @@ def test_a_whole_step_of_the_trainer_has_one_pass_and_prediction_too(trainer):
 @pytest.mark.parametrize(
     ("guide", "settings"),
     [
-        ({"gate": "input"}, {}),
+        ({"gate_at": "input"}, {}),
         ({"min_input_size": 32}, {"min_input_size": 128}),
         ({"lora": {"rank": 2}}, {}),
         ({}, {"tuning": "lora"}),

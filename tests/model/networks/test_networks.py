@@ -12,7 +12,7 @@ from tiny_networks import DIMENSIONS, ON_TOKENS, SETTINGS, build, encoder_config
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.model.guide.positions import gated
+from nnunetv2_guidino.model.guide.positions import build_gates
 from nnunetv2_guidino.model.networks.contract import describe
 
 ODD = {2: (37, 53), 3: (9, 37, 22)}
@@ -107,12 +107,12 @@ def test_a_guide_gates_the_features_or_the_input(name):
     description = describe(network)
     patch, guide = torch.randn(1, 3, *EVEN[2]), torch.rand(1, 1, 4, 6)
     plain = network(patch)[0]
-    for gate in ("skips", "bottleneck", "input"):
-        if name == "nnwnet" and gate != "input":
-            with pytest.raises(GuidinoError, match=f'guidino.gate is "{gate}", but NNWNet'):
-                gated(description, gate, "residual", 3)
+    for gate_at in ("skips", "bottleneck", "input"):
+        if name == "nnwnet" and gate_at != "input":
+            with pytest.raises(GuidinoError, match=f'guidino.gate_at is "{gate_at}", but NNWNet'):
+                build_gates(description, gate_at, "residual", 3)
             continue
-        position = gated(description, gate, "residual", 3)
+        position = build_gates(description, gate_at, "residual", 3)
         torch.testing.assert_close(position(network, patch, torch.zeros_like(guide))[0], plain)
         assert not torch.equal(position(network, patch, guide)[0], plain)
 

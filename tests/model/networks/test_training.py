@@ -35,7 +35,7 @@ def train_and_predict(trainer):
 
 @pytest.mark.parametrize(("name", "dimensions"), DIMENSIONS)
 def test_guided(planned_trainer, name, dimensions):
-    guide = {"gate": "input"} if name == "nnwnet" else {}
+    guide = {"gate_at": "input"} if name == "nnwnet" else {}
     train_and_predict(
         planned_trainer("nnUNetTrainerGuiDINO", guide=guide, patch_size=SIZE[dimensions], architecture=name)
     )

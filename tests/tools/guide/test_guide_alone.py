@@ -73,9 +73,9 @@ def test_each_class_s_guide_is_compared_with_its_class(dataset, values, trained,
     for of_class, one, of_reference in zip(case.classes, guides, values.values(), strict=True):
         mask, truth = one > 0.5, np.isin(reference[0], of_reference)
         assert of_class.values.dice()[HALF] == pytest.approx(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
-    gating = GuidePredictor(model, ["0"], "checkpoint_final.pth", "cpu").predict(files).guide
+    gates = GuidePredictor(model, ["0"], "checkpoint_final.pth", "cpu").predict(files).guide
     # the maximum of means is at most the mean of maxima; nnU-Net adds up in half precision
-    assert (guides.max(0) <= gating + 0.02).all()
+    assert (guides.max(0) <= gates + 0.02).all()
 
 
 def test_what_is_not_there_is_named(trained):

@@ -54,8 +54,8 @@ def test_each_network_is_planned_and_can_be_trained(name, folder, encoder):
     assert len(kwargs_of(planned_.plans)["strides"]) == strides_for(network.description.outputs)
     assert configuration["patch_size"] == [32, 48]
     expected = "input" if network.description.gates == ("input",) else "skips"
-    assert planned_.plans["guidino"]["gate"] == expected
-    assert any(f"gate {expected}" in line for line in planned_.choices)
+    assert planned_.plans["guidino"]["gate_at"] == expected
+    assert any(f"gate_at {expected}" in line for line in planned_.choices)
 
 
 @pytest.mark.parametrize("name", ON_TOKENS)
@@ -97,7 +97,7 @@ def test_every_configuration_gets_a_network_that_lives_there(volumes):
         assert kwargs["widths"] == [4, 8, 16]
         assert len(kwargs["strides"]) == 3
     assert "architecture" not in planned_.plans["configurations"]["3d_cascade_fullres"]
-    assert planned_.differences.count("~ guidino.gate") == 0
+    assert planned_.differences.count("~ guidino.gate_at") == 0
 
 
 def test_the_patch_and_the_gate_follow_the_network_unless_they_are_set(folder, monkeypatch):
@@ -113,11 +113,11 @@ def test_the_patch_and_the_gate_follow_the_network_unless_they_are_set(folder, m
         plan(planned.DATASET, "B", changes={patch: [32, 50]}, network=Network("tiny"))
     window = kwargs_of(plan(planned.DATASET, "C", changes={patch: [64, 96]}, network=Network("h2former")).plans)
     assert window["window"] == [4, 6]
-    with pytest.raises(GuidinoError, match='guidino.gate is "skips", but NNWNet takes it at "input" only'):
-        plan(planned.DATASET, "D", settings={"gate": "skips"}, network=Network("nnwnet"))
-    assert plan(planned.DATASET, "E", settings={"gate": "bottleneck"}).plans["guidino"]["gate"] == "bottleneck"
-    assert plan(planned.DATASET, "F", "E", network=Network("ukan")).plans["guidino"]["gate"] == "bottleneck"
-    assert plan(planned.DATASET, "G", "E", network=Network("nnwnet")).plans["guidino"]["gate"] == "input"
+    with pytest.raises(GuidinoError, match='guidino.gate_at is "skips", but NNWNet takes it at "input" only'):
+        plan(planned.DATASET, "D", settings={"gate_at": "skips"}, network=Network("nnwnet"))
+    assert plan(planned.DATASET, "E", settings={"gate_at": "bottleneck"}).plans["guidino"]["gate_at"] == "bottleneck"
+    assert plan(planned.DATASET, "F", "E", network=Network("ukan")).plans["guidino"]["gate_at"] == "bottleneck"
+    assert plan(planned.DATASET, "G", "E", network=Network("nnwnet")).plans["guidino"]["gate_at"] == "input"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def section(folder: Path, name: str = "New") -> dict[str, object]:
         (["--prototypes", "64"], {"prototypes": 64}),
         (["--similarity", "dot"], {"similarity": "dot"}),
         (["--readout", "affine"], {"readout": "affine"}),
-        (["--gate", "bottleneck"], {"gate": "bottleneck"}),
+        (["--gate-at", "bottleneck"], {"gate_at": "bottleneck"}),
         (["--no-late-fusion"], {"late_fusion": False}),
         (["--lambda-guide", "0.5"], {"lambda_guide": 0.5}),
         (["--lambda-boundary", "0"], {"lambda_boundary": 0}),
@@ -40,7 +40,7 @@ def section(folder: Path, name: str = "New") -> dict[str, object]:
             ["--lora-rank", "4", "--lora-alpha", "8", "--lora-dropout", "0", "--lora-learning-rate", "1e-3"],
             {"lora": LoRA(4, 8, 0, 1e-3)},
         ),
-        (["--lora", "--set", "lora.rank=2", "--set", "gate=input"], {"lora": LoRA(2), "gate": "input"}),
+        (["--lora", "--set", "lora.rank=2", "--set", "gate_at=input"], {"lora": LoRA(2), "gate_at": "input"}),
     ],
 )
 def test_each_option_sets_its_key(options, expected, folder):
@@ -58,7 +58,7 @@ def test_there_is_an_option_for_every_setting():
 
 
 def test_the_rest_is_the_source_s_and_the_difference_is_printed(folder, capsys):
-    assert plan("-o", "First", "--gate", "input", "--set", "configurations.2d.batch_size=4") == 0
+    assert plan("-o", "First", "--gate-at", "input", "--set", "configurations.2d.batch_size=4") == 0
     source, derived = (json.loads((folder / f"{name}.json").read_text()) for name in ("nnUNetPlans", "First"))
     assert derived["plans_name"] == "First"
     assert derived["configurations"]["2d"]["data_identifier"] == source["configurations"]["2d"]["data_identifier"]
@@ -66,7 +66,7 @@ def test_the_rest_is_the_source_s_and_the_difference_is_printed(folder, capsys):
     source["configurations"]["2d"].pop("batch_size")
     assert derived["configurations"] == source["configurations"]
     printed = capsys.readouterr().out
-    assert '+ guidino.gate: "input"' in printed
+    assert '+ guidino.gate_at: "input"' in printed
     assert "~ configurations.2d.batch_size: 2 -> 4" in printed
     assert plan("-p", "First", "-o", "Second", "--prototypes", "8") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
@@ -90,9 +90,9 @@ def test_what_is_written_no_longer_depends_on_the_environment(folder, monkeypatc
         (["-o", "New", "-p", "Nope"], "Nope.json does not exist; there are nnUNetPlans"),
         (["-o", "New", "--prototypes", "0"], "guidino.prototypes is 0; expected at least 1"),
         (["-o", "New", "--similarity", "dot", "--readout", "affine"], "affine"),
-        (["-o", "New", "--set", "gates=input"], "did you mean gate"),
-        (["-o", "New", "--set", "gate"], "--set gate: expected KEY=VALUE"),
-        (["-o", "New", "--set", "gate.x=1"], "only lora has settings of its own"),
+        (["-o", "New", "--set", "gates_at=input"], "did you mean gate_at"),
+        (["-o", "New", "--set", "gate_at"], "--set gate_at: expected KEY=VALUE"),
+        (["-o", "New", "--set", "gate_at.x=1"], "only lora has settings of its own"),
         (["-o", "New", "--set", "lora.x=1"], "guidino.lora.x in the plans is unknown"),
         (["-o", "New", "--set", "encoder_config={}"], "filled in when training starts"),
         (["-o", "New", "--set", "configurations.2d.batch=4"], "no 'batch' there; there are data_identifier"),
@@ -147,20 +147,20 @@ def test_layer_that_is_none(layer, folder, capsys):
 
 
 def test_show_prints_any_guide(folder, tmp_path, capsys):
-    plan("-o", "New", "--gate", "input")
+    plan("-o", "New", "--gate-at", "input")
     capsys.readouterr()
     model = tmp_path / "model"
     model.mkdir()
     (model / "plans.json").write_text((folder / "New.json").read_text())
     for arguments in (["-d", planned.DATASET, "-p", "New", "--show"], ["--show", str(model)]):
         assert main(["plan", *arguments]) == 0
-        assert json.loads(capsys.readouterr().out)["gate"] == "input"
+        assert json.loads(capsys.readouterr().out)["gate_at"] == "input"
     assert main(["plan", "--show", str(folder / "New.json")]) == 0
     assert main(["plan", "--show", str(tmp_path / "gone")]) == 1
 
 
 def test_training_uses_exactly_what_was_planned(folder, planned_trainer, tiny_encoder):
-    guide = ["--layer", "1,2", "--gate", "bottleneck", "--prototypes", "16", "--lora-rank", "2"]
+    guide = ["--layer", "1,2", "--gate-at", "bottleneck", "--prototypes", "16", "--lora-rank", "2"]
     assert plan("-o", "New", "--encoder", str(tiny_encoder("dinov2")), *guide) == 0
     planned_section = section(folder)
     trainer = planned_trainer("nnUNetTrainerGuiDINO", guide=planned_section)

@@ -106,7 +106,7 @@ def test_a_network_that_cannot_be_built(change, message, folder, capsys):
         (["--no-lora", "--set", "lora.alpha=4"], "lora is switched off, but lora.alpha is set"),
         (["--set", "lora=null", "--lora-dropout", "0"], "lora is switched off, but lora.dropout is set"),
         (["--lora", "--set", "lora=null"], "lora is given twice: {} and null"),
-        (["--gate", "input", "--set", "gate=skips"], 'gate is given twice: "input" and "skips"'),
+        (["--gate-at", "input", "--set", "gate_at=skips"], 'gate_at is given twice: "input" and "skips"'),
         (["--set", "prototypes=4", "--set", "prototypes=5"], "prototypes is given twice: 4 and 5"),
         (["--set", "lambda_guide=NaN"], "lambda_guide is nan"),
         (["--lambda-boundary", "-1"], "lambda_boundary is -1.0"),
@@ -210,8 +210,8 @@ def test_a_gate_that_the_network_has_no_place_for(folder, capsys):
     architecture = {"network_class_name": "foreign_network.Convolution", "arch_kwargs": {}, "_kw_requires_import": []}
     plans["configurations"]["2d"]["architecture"] = architecture
     file.write_text(json.dumps(plans))
-    assert 'guidino.gate is "skips"' in refused(folder, capsys)
-    assert plan(planned.DATASET, "New", settings={"gate": "input"}).file.is_file()
+    assert 'guidino.gate_at is "skips"' in refused(folder, capsys)
+    assert plan(planned.DATASET, "New", settings={"gate_at": "input"}).file.is_file()
 
 
 def test_what_inherits_is_checked_too(folder, capsys):
@@ -224,7 +224,7 @@ def test_what_inherits_is_checked_too(folder, capsys):
 
 
 def test_a_section_without_plans_is_shown_whole(folder):
-    assert guide_section(folder / "nnUNetPlans.json")["gate"] == "skips"
+    assert guide_section(folder / "nnUNetPlans.json")["gate_at"] == "skips"
 
 
 def test_a_folder_that_is_no_model_s(folder, capsys):
@@ -236,7 +236,7 @@ def test_options_follow_the_lists(folder, capsys):
     """A gate or a term that is added appears by itself."""
     code = (
         "from nnunetv2_guidino import lists;"
-        "lists.GATES['mine'] = lists.Entry('x:Y', 'of my own, 100 %');"
+        "lists.GATE_POSITIONS['mine'] = lists.Entry('x:Y', 'of my own, 100 %');"
         "lists.LOSS_TERMS['mine'] = lists.LossTerm('x:y', 'my term, 5 %', weight=0.5, label='mine');"
         "from nnunetv2_guidino.cli import main; main(['plan', '--help'])"
     )
@@ -244,5 +244,5 @@ def test_options_follow_the_lists(folder, capsys):
     import sys
 
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "--gate {skips,bottleneck,input,mine}" in shown
+    assert "--gate-at {skips,bottleneck,input,mine}" in shown
     assert "--lambda-mine" in shown
