@@ -79,7 +79,9 @@ def test_sections_say_their_format_and_an_unknown_newer_one_is_refused_before_it
     section = GuideConfig(encoder="a/b").to_plans()
     assert section["format"] == FORMAT
     newer = {**section, "format": FORMAT + 1, "of_tomorrow": True, "versions": {"nnunetv2-guidino": "7.1.0"}}
-    with pytest.raises(GuidinoError, match=f"format is {FORMAT + 1} in the plans, .* pip install 'nnunetv2-guidino>=7.1.0'"):
+    with pytest.raises(
+        GuidinoError, match=f"format is {FORMAT + 1} in the plans, .* pip install 'nnunetv2-guidino>=7.1.0'"
+    ):
         GuideConfig.from_plans({"guidino": newer})
     with pytest.raises(GuidinoError, match="pip install -U nnunetv2-guidino"):
         GuideConfig.from_plans({"guidino": {"format": FORMAT + 1}})

@@ -50,7 +50,7 @@ def test_wheel_registers_the_trainer_and_leaves_nothing_behind(empty_environment
         assert f"nnunetv2_guidino/{name}" in added
     external = output_of(empty_environment, "import nnunetv2_guidino as n; print(n.registration_folder())")
     assert Path(external) / Path(REGISTRATION).name == folder / REGISTRATION
-    code = "from nnunetv2_guidino.tools.conversion.converters import converters_folder as f; print(f())"
+    code = "import nnunetv2_guidino as n; print(n.converters_folder())"
     assert Path(output_of(empty_environment, code)) == folder / "nnunetv2_guidino" / "dataset_conversion"
     guidino = empty_environment.parent / "guidino"
     assert "demo" in subprocess.run([guidino, "--help"], check=True, capture_output=True, text=True).stdout
@@ -63,7 +63,7 @@ def test_wheel_registers_the_trainer_and_leaves_nothing_behind(empty_environment
 
 def test_editable_install_finds_the_converters_in_the_clone(empty_environment):
     pip(empty_environment, "install", "--no-deps", "-e", REPOSITORY)
-    code = "from nnunetv2_guidino.tools.conversion.converters import converters_folder as f; print(f())"
+    code = "import nnunetv2_guidino as n; print(n.converters_folder())"
     assert Path(output_of(empty_environment, code)) == REPOSITORY / "dataset_conversion"
     folder = output_of(empty_environment, "import nnunetv2_guidino as n; print(n.registration_folder())")
     assert Path(folder) == REPOSITORY / "nnunetv2_guidino" / "registration"

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import runpy
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import nnunetv2_guidino
+from nnunetv2_guidino import converters_folder
 from nnunetv2_guidino.errors import GuidinoError
-
-if TYPE_CHECKING:  # setup.py and the help need neither numpy nor Pillow
-    from nnunetv2_guidino.tools.conversion.dataset import Dataset
+from nnunetv2_guidino.tools.conversion.dataset import Dataset
 
 # name: the file without .py, and a summary
 CONVERTERS = {
@@ -24,13 +21,6 @@ CONVERTERS = {
     "tn3k": ("Dataset503_TN3K", "TN3K: thyroid nodules in ultrasound images"),
     "folder": ("folder", "any pair of folders images/ and masks/"),
 }
-
-
-def converters_folder() -> Path:
-    """Return the folder dataset_conversion: inside the package in a wheel, beside the package in a clone."""
-    package = Path(nnunetv2_guidino.__path__[0]).resolve()
-    carried = package / "dataset_conversion"
-    return carried if (carried / "folder.py").is_file() else package.parent / "dataset_conversion"
 
 
 def load_converter(name: str) -> Dataset:
