@@ -90,8 +90,10 @@ class GuidedLoss(nn.Module):
         assert self.late_fusion is not None
         of_all: Any = self.segmentation_loss
         of_one = of_all.loss if isinstance(of_all, DeepSupervisionWrapper) else of_all
+        # In float32: float16 would round most pixels' gradients, which no loss scale lifts here, to zero.
+        fused = self.late_fusion(segmentation.float(), guide_logits)
         parameters = [*self.late_fusion.parameters()]
-        gradients = torch.autograd.grad(of_one(self.late_fusion(segmentation, guide_logits), target), parameters)
+        gradients = torch.autograd.grad(of_one(fused, target), parameters)
         product = torch.cat([parameter * of for parameter, of in zip(parameters, gradients, strict=True)]).sum()
         return product - product.detach()
 
