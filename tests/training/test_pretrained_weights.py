@@ -1,3 +1,4 @@
+import json
 from copy import copy
 from pathlib import Path
 
@@ -155,3 +156,16 @@ def test_what_may_change_from_one_training_to_the_next(there, here, checkpoint, 
     file, theirs = checkpoint("nnUNetTrainerGuiDINO_seed1", **there)
     trainer = start(planned_trainer("nnUNetTrainerGuiDINO_seed2", **here), file)
     assert torch.equal(trainer.network.tokenbook.prototypes, theirs["tokenbook.prototypes"])
+
+
+@pytest.mark.parametrize(("activation", "fits"), [(100.0, True), (1e5, False), (None, False)])
+def test_float16_is_chosen_by_the_encoder_that_the_checkpoint_brought(activation, fits, checkpoint, planned_trainer):
+    file, _ = checkpoint("nnUNetTrainerGuiDINO_seed1")
+    content = torch.load(file, weights_only=False)
+    record = json.loads(bytes(content["network_weights"][RECORD]))
+    record["encoder_source"]["largest_activation"] = activation
+    content["network_weights"][RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+    torch.save(content, file)
+    trainer = planned_trainer("nnUNetTrainerGuiDINO_seed2")
+    started_from(trainer, file)
+    assert trainer.bare_network().token_encoder.fits_float16 == fits

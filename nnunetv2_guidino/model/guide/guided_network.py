@@ -72,7 +72,7 @@ class GuidedNetwork(TakesPretrainedWeights):
         self.network = network
         self._no_decoder = SimpleNamespace(deep_supervision=False)
         self.common_layers: tuple[int, ...] | None = None  # known when the weights are loaded: see `share_pass`
-        self.register_load_state_dict_post_hook(_share_pass)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_weights_are_loaded)  # type: ignore[no-untyped-call]
         self.token_encoder = TokenEncoder(
             config.encoder_config,
             config.layer,
@@ -82,7 +82,6 @@ class GuidedNetwork(TakesPretrainedWeights):
             merge_lora=for_prediction,
             max_input_size=config.max_input_size,
         )
-        self.token_encoder.fits_float16 = fits_float16((config.encoder_source or {}).get("largest_activation"))
         self.tokenbook = TokenBook(
             self.token_encoder.channels,
             config.prototypes,
@@ -173,5 +172,7 @@ def _without_late_fusion(network: GuidedNetwork, state: dict[str, Any], prefix: 
         state.pop(f"{prefix}late_fusion.weight", None)
 
 
-def _share_pass(network: GuidedNetwork, incompatible_keys: object) -> None:
+def _weights_are_loaded(network: GuidedNetwork, incompatible_keys: object) -> None:
+    source = network.settings.encoder_source or {}  # -pretrained_weights may have replaced it
+    network.token_encoder.fits_float16 = fits_float16(source.get("largest_activation"))
     network.share_pass()
