@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 LARGEST_FLOAT16 = 65504
 # Other images than those of the measurement have larger activations, and adapters move them.
@@ -42,6 +45,20 @@ def native_precision(
     return torch.autocast(device.type, dtype=torch.float16, enabled=fits_float16 and device.type == "cuda")
 
 
+class _Products(TorchFunctionMode):
+    """Keep the largest absolute values of what goes into matrix products of layers and of what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in (F.linear, F.conv2d):  # not hooks of layers: some attentions multiply by a weight themselves
+            self.largest += [tensor.detach().abs().amax() for tensor in (args[0], output)]
+        return output
+
+
 def largest_activation(vit: nn.Module, run: Callable[[Tensor], object], size: int) -> float:
     """The largest absolute value that goes into a matrix product of a transformer, or comes out of one.
 
@@ -52,22 +69,11 @@ def largest_activation(vit: nn.Module, run: Callable[[Tensor], object], size: in
         run: A pass through it, of images (2, 3, size, size).
         size: Pixels of a side.
     """
-    largest: list[Tensor] = []
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        largest.extend(tensor.detach().abs().amax() for tensor in (*inputs, output))
-
-    products = [module for module in vit.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    hooks = [module.register_forward_hook(look) for module in products]
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = torch.cat([noise, torch.zeros_like(noise)]).to(next(vit.parameters()).device)
-    try:
-        with torch.no_grad():
-            run(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return float(torch.stack(largest).amax())
+    with torch.no_grad(), _Products() as products:
+        run(images)
+    return float(torch.stack(products.largest).amax())
 
 
 def fits_float16(activation: object) -> bool:

@@ -90,6 +90,19 @@ def test_activations_near_float16_s_end_do_not_fit(tiny_encoder, tmp_path):
     assert not encoder.fits_float16
 
 
+def test_a_product_without_a_call_of_its_layer_is_measured(tiny_encoder, tmp_path):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_encoder("timm_eva"))
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if name.endswith("attn.q_bias")).add_(1e5)
+    model.save_pretrained(tmp_path)
+    encoder = load(tmp_path)
+    with torch.autocast("cpu", torch.float16):
+        assert not encoder.vit(pixel_values=torch.randn(1, 3, 56, 56)).last_hidden_state.isfinite().all()
+    assert not encoder.fits_float16
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("on", [False, True])
 def test_what_overflows_in_nnunet_s_float16_is_finite(on, channels, tiny_encoder, bfloat16):
