@@ -104,12 +104,14 @@ def page() -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return lines
 
-    about = f"""Written by `python tests/support/support_table.py`, which trains, validates and predicts once with a
-tiny model for each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with
-everything in the other table. Otherwise a cell names what was raised.
+    about = f"""`python tests/support/support_table.py` writes this page.
+It makes a tiny model for each combination of labels, configuration and setting ({len(works)}).
+Each model trains, validates and predicts once; the tests repeat this.
+A tick means that the row works with everything in the other table.
+Otherwise the cell names the error.
 
 torch 2.6 is the oldest that works: 2.4 and 2.5 cannot compile the gates on several GPUs.
-[Check your GPU](../how_to/check_your_gpu.md) says whether trainings work on yours."""
+[Check your GPU](../how_to/check_your_gpu.md) tests whether trainings work on yours."""
     tables = [*table("target", TARGETS), "", *table("guide", GUIDES)]
     return "\n".join(["# What is supported", "", about, "", *tables, ""])
 
