@@ -115,6 +115,7 @@ class TokenEncoder(nn.Module):
         self._options = self.family.forward_options(self.vit)
         self.lora = lora
         self.has_adapters = lora is not None and not merge_lora
+        self.trainable = trainable
         self.has_gradients = self.has_adapters or trainable  # of the transformer
         self.memory = TokenMemory() if merge_lora else None
         self.cast_weights = CastWeights(self.vit) if merge_lora else None
@@ -247,7 +248,8 @@ class TokenEncoder(nn.Module):
         # (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         activation = largest_activation(self.vit, self._all_tokens, MEASURED_PATCHES * self.patch_size)
-        self.fits_float16 = fits_float16(activation)
+        # Training as a whole moves the activations further than adapters do.
+        self.fits_float16 = fits_float16(activation) and not self.trainable
         source = describe(folder, name, parameters, pretrained.config)
         return replace(source, largest_activation=activation)
 

@@ -90,6 +90,15 @@ def test_activations_near_float16_s_end_do_not_fit(tiny_encoder, tmp_path):
     assert not encoder.fits_float16
 
 
+def test_a_trained_encoder_does_not_fit_whose_activations_training_moves(tiny_encoder):
+    folder = tiny_encoder("dinov3")
+    schemes = ("ZScoreNormalization",) * 3
+    for trainable in (False, True):
+        encoder = TokenEncoder(read_encoder_config(folder, None), None, schemes, 64, trainable=trainable)
+        encoder.load_pretrained(folder, "tiny")
+        assert encoder.fits_float16 != trainable
+
+
 def test_a_product_without_a_call_of_its_layer_is_measured(tiny_encoder, tmp_path):
     from transformers import AutoModel
 
