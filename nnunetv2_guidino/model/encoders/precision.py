@@ -33,7 +33,7 @@ def native_precision(
     bfloat16 has float32's range. Norms, the residual stream and all parameters stay in float32.
 
     CPUs predict in float32, as nnU-Net does there: bfloat16 moves the Dice of single cases by some thousandths
-    (tests/support/number_formats.py). A training's own randomness is far larger.
+    (docs/tools/number_formats.py). A training's own randomness is far larger.
     """
     if device.type not in ("cpu", "cuda"):
         return nullcontext()

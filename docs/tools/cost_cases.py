@@ -1,9 +1,10 @@
 """What guidance costs in some cases, beside what users would take instead. Writes docs/benchmarks/cost_*.
 
-    GUIDINO_ENCODER=ENCODER python tests/support/cost_cases.py [CASE …]
+    GUIDINO_ENCODER=ENCODER PYTHONPATH=tests/support python docs/tools/cost_cases.py [CASE …]
 
-plans random images with nnU-Net's own commands in a temporary folder and runs `guidino cost` on each case's plans. Some
-two hours on two cores that have nothing else to do; then `python tests/support/cost_page.py` renews the docs' tables.
+plans random images with nnU-Net's own commands in a temporary folder and runs `guidino cost` on each case's plans. It
+takes some two hours on two cores that have nothing else to do. Then `PYTHONPATH=tests/support python
+docs/tools/cost_page.py` renews the tables of the docs.
 """
 
 from __future__ import annotations

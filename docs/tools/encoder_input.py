@@ -1,6 +1,6 @@
 """The guide alone from three inputs of the encoder: z-scores, [0, 1], and z-scores with the data set's statistics.
 
-python tests/support/encoder_input.py ENCODER IMAGES MASKS SIDE SIZE [SEEDS]
+python docs/tools/encoder_input.py ENCODER IMAGES MASKS SIDE SIZE [SEEDS]
 
 Each image of IMAGES has a mask of the same name in MASKS; both are resized to SIDE × SIDE pixels, and the encoder's
 input has SIZE × SIZE. For each of nnU-Net's five folds and each seed (default 3), a TokenBook is trained on the tokens

@@ -1,6 +1,6 @@
 """What is supported, as tiny models show: each trains, validates and predicts once. Writes docs/reference/support.md.
 
-python tests/support/support_table.py
+PYTHONPATH=tests/support python docs/tools/support_table.py
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ def page() -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return lines
 
-    about = f"""Written by `python tests/support/support_table.py`, which trains, validates and predicts once with a
-tiny model for each combination of what is named here ({len(works)}); the tests repeat it. A tick: it works with
-everything in the other table. Otherwise a cell names what was raised.
+    about = f"""`PYTHONPATH=tests/support python docs/tools/support_table.py` writes this page.
+It trains, validates and predicts once with a tiny model for each combination of the rows and columns ({len(works)}).
+A test repeats it.
+A tick means that the row works with everything in the other table; otherwise the cell names the error.
 
 torch 2.6 is the oldest that works: 2.4 and 2.5 cannot compile the gates on several GPUs.
 [Check your GPU](../how_to/check_your_gpu.md) says whether trainings work on yours."""

@@ -3,7 +3,7 @@
 A benchmark's small CSV is the summary.csv that `guidino benchmark` writes into its output folder:
 
     cp guidino_benchmark/NAME/summary.csv docs/benchmarks/NAME.csv
-    python tests/support/help_page.py
+    python docs/tools/help_page.py
 
 On the page, `<!-- benchmark: NAME -->` … `<!-- end of the benchmark -->` is filled with a table of each data set of
 NAME, and with a plot over the number of training cases where there are several; `<!-- all benchmarks -->` …

@@ -1,6 +1,6 @@
 """How far bfloat16 in the encoder moves a trained model's guides and predictions, on a CPU that multiplies it natively.
 
-python tests/support/number_formats.py MODEL IMAGES LABELS [COUNT]
+python docs/tools/number_formats.py MODEL IMAGES LABELS [COUNT]
 
 MODEL is …/DatasetXXX/Trainer__Plans__2d, IMAGES and LABELS are imagesTr and labelsTr of PNG files; of the cases, in
 the order of their names, COUNT (default 32) at equal distances are predicted in both formats.

@@ -1,6 +1,6 @@
 """The table of estimates in docs/explanation/cost.md: operations of a guided step beside those of a plain one.
 
-python tests/support/cost_flops.py
+python docs/tools/cost_flops.py
 """
 
 from __future__ import annotations

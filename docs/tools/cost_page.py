@@ -1,6 +1,6 @@
-"""The tables of docs/explanation/cost.md, from what tests/support/cost_cases.py and cost_scale.py measured.
+"""The tables of docs/explanation/cost.md, from what docs/tools/cost_cases.py and cost_scale.py measured.
 
-python tests/support/cost_page.py
+PYTHONPATH=tests/support python docs/tools/cost_page.py
 
 It draws the pictures of the cases, too.
 """
@@ -16,7 +16,8 @@ from nnunetv2_guidino.lab.cost.timing import PLAIN, Costs, Key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "explanation" / "cost.md"
-BEGIN, END = "<!-- tables: python tests/support/cost_page.py -->\n", "<!-- end of the tables -->\n"
+BEGIN = "<!-- tables: PYTHONPATH=tests/support python docs/tools/cost_page.py -->\n"
+END = "<!-- end of the tables -->\n"
 CASES = {
     "2d_256": "256², batch 4, as in the paper",
     "2d_512": "512², batch 2",

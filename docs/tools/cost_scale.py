@@ -1,6 +1,6 @@
 """How a step's memory grows with patch, batch, encoder and slices. Writes docs/benchmarks/cost_scale.*.
 
-    python tests/support/cost_scale.py
+    PYTHONPATH=tests/support python docs/tools/cost_scale.py
 
 A small planned network beside encoders with random weights, on the CPU. The exponent is the slope of a straight line
 through the logarithms.

@@ -1,6 +1,6 @@
 """The architectures, how large they are and how long they take. Writes the table of docs/reference/architectures.md.
 
-python tests/support/architecture_table.py
+python docs/tools/architecture_table.py
 
 The milliseconds are measured anew by this alone: a test compares the page with what is made of it here, and takes them
 from the page.
@@ -23,7 +23,7 @@ from nnunetv2_guidino.model.networks.networks_by_name import planned_architectur
 from nnunetv2_guidino.model.networks.token_network import TokenNetwork
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
-BEGIN, END = "<!-- table: python tests/support/architecture_table.py -->\n", "<!-- end of the table -->\n"
+BEGIN, END = "<!-- table: python docs/tools/architecture_table.py -->\n", "<!-- end of the table -->\n"
 VIT_S = DINOv3ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
 PATCH = {2: (256, 256), 3: (64, 64, 64)}
 HEAD = "| name | network | | parameters, of them trained | GFLOP | ms | outputs | gates | pretrained weights |"

@@ -1,6 +1,6 @@
 """Guided against plain on volumes at equal iterations and seeds, and what a guide of every n-th slice costs in quality.
 
-    python tests/support/benchmark_volumes.py HIPPOCAMPUS [--iterations 100] [--seeds 3]
+    PYTHONPATH=tests/support python docs/tools/benchmark_volumes.py HIPPOCAMPUS [--iterations 100] [--seeds 3]
 
 HIPPOCAMPUS is a folder with imagesTr and labelsTr of Task04 of the Medical Segmentation Decathlon, or of a part of it.
 nnU-Net's own plans and fold 0 of its split; the encoder is the real DINOv2 ViT-S out of a wheel (the extra "demo"). For
