@@ -1,22 +1,18 @@
-"""Guided against plain on volumes at equal iterations and seeds, and what a guide of every n-th slice costs in quality.
+"""Measure the Dice of a guide that is computed from every n-th slice of a volume.
 
-    PYTHONPATH=tests/support python docs/tools/benchmark_volumes.py HIPPOCAMPUS [--iterations 100] [--seeds 3]
+    PYTHONPATH=tests/support python docs/tools/benchmark_volumes.py HIPPOCAMPUS [SEEDS]
 
 HIPPOCAMPUS is a folder with imagesTr and labelsTr of Task04 of the Medical Segmentation Decathlon, or of a part of it.
-nnU-Net's own plans and fold 0 of its split; the encoder is the real DINOv2 ViT-S out of a wheel (the extra "demo"). For
-the CPU, the voxels have 2 mm instead of 1 mm, and the encoder a smaller input.
-
-The first table: a TokenBook alone is trained on all slices, and its guide computed from every n-th slice. Seconds are
-those of a training step of the whole network, measured side by side. The second table: whole trainings.
+The script uses nnU-Net's own plans with voxels of 2 mm, fold 0 of its split, and the real DINOv2 ViT-S of the extra
+"demo". For each seed (default 3), it trains a TokenBook on all slices.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,53 +33,34 @@ from nnunetv2_guidino.model.losses.target import Annotation
 from nnunetv2_guidino.nnunet.plans import derive_plans, guide_settings
 
 VARIANT = VARIANTS[0]
+PLANS = "nnUNetPlans2mm"
 INPUT_SIZE = 112
-EPOCHS = 5
 STRIDES = (1, 2, 4)
 TOKENBOOK_STEPS = 1000
-PLAIN, GUIDED, CLASSES = "plain", "one guide", "a guide for each class"
-BY_STRIDE = {stride: GUIDED if stride == 1 else f"slice stride {stride}" for stride in STRIDES}
-SETTINGS: dict[str, dict[str, Any]] = {
-    PLAIN: {},
-    **{setting: {"slice_stride": stride} for stride, setting in BY_STRIDE.items()},
-    CLASSES: {"guides": "classes"},
-}
-COMPARED = (PLAIN, GUIDED, CLASSES)
 
 
-def plans_name(setting: str) -> str:
-    return "nnUNetPlans_" + setting.replace(" ", "_")
-
-
-def prepared(source: Path, root: Path) -> Workspace:
-    """Preprocessed, with a plans file for each of the settings."""
+def initialized_trainer(source: Path, root: Path) -> Any:
+    """Preprocess the data in `root`, and return a guided trainer of it."""
     workspace = Workspace(root)
     write_hippocampus(source, workspace.raw, VARIANT, case_names(source), [])
-    spacing = ("-overwrite_target_spacing", 2, 2, 2, "-overwrite_plans_name", "nnUNetPlans2mm")
+    spacing = ("-overwrite_target_spacing", 2, 2, 2, "-overwrite_plans_name", PLANS)
     processes = ("-npfp", 1, "-np", 2)
     workspace.run("nnUNetv2_plan_and_preprocess", "-d", VARIANT.number, "-c", "3d_fullres", *spacing, *processes)
     encoder = root / "dinov2-small"
     export_dinov2(encoder)
     folder = workspace.preprocessed / VARIANT.dataset
-    plans = json.loads((folder / "nnUNetPlans2mm.json").read_text())
-    for setting, changed in SETTINGS.items():
-        given = {"encoder": str(encoder), "min_input_size": INPUT_SIZE, **changed}
-        derived = derive_plans(plans, plans_name(setting), guide_settings(plans, given))
-        (folder / f"{plans_name(setting)}.json").write_text(json.dumps(derived))
+    plans = json.loads((folder / f"{PLANS}.json").read_text())
+    guide = guide_settings(plans, {"encoder": str(encoder), "min_input_size": INPUT_SIZE})
+    (folder / f"{PLANS}_guided.json").write_text(json.dumps(derive_plans(plans, f"{PLANS}_guided", guide)))
     os.environ |= {name: value for name, value in workspace.environment.items() if name.startswith("nnUNet_")}
-    return workspace
-
-
-def trainer_of(setting: str) -> Any:
-    name = f"nnUNetTrainerGuiDINO{'Baseline' if setting == PLAIN else ''}"
-    where = (str(VARIANT.number), "3d_fullres", 0, name, plans_name(setting))
+    where = (str(VARIANT.number), "3d_fullres", 0, "nnUNetTrainerGuiDINO", f"{PLANS}_guided")
     trainer = get_trainer_from_args(*where, device=torch.device("cpu"))
     trainer.initialize()
     return trainer
 
 
 def volumes(trainer: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of each part, tokens (cases, C, D, h, w) and foreground (cases, 1, D, H, W) of a patch in the middle."""
+    """Return tokens (cases, C, D, h, w) and foreground (cases, 1, D, H, W) of the central patches of each part."""
     size = np.array(trainer.configuration_manager.patch_size)
     parts = {}
     for part, dataset in zip(("train", "val"), trainer.get_tr_and_val_datasets(), strict=True):
@@ -100,7 +77,7 @@ def volumes(trainer: Any) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def guide_dice_by_stride(parts: dict[str, tuple[Tensor, Tensor]], seed: int) -> list[float]:
-    """Of a TokenBook trained on all slices, the Dice of the guide computed from every n-th."""
+    """Train a TokenBook on all slices, and return the Dice of its guide for each stride."""
     (tokens, masks), (val_tokens, val_masks) = parts["train"], parts["val"]
     torch.manual_seed(seed)
     book = TokenBook(tokens.shape[1], 256, "cosine", "logistic")
@@ -118,62 +95,11 @@ def guide_dice_by_stride(parts: dict[str, tuple[Tensor, Tensor]], seed: int) -> 
     return dice
 
 
-def seconds_per_step() -> dict[str, float]:
-    """A training step of each setting in turn, five times; the medians."""
-    trainers = {setting: trainer_of(setting) for setting in SETTINGS}
-    seconds: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
-    first = trainers[PLAIN]
-    patch_size = first.configuration_manager.patch_size
-    labels = torch.zeros(first.batch_size, 1, *patch_size)
-    labels[..., : patch_size[-1] // 2] = 1
-    scales = first._get_deep_supervision_scales()
-    target = [torch.nn.functional.interpolate(labels, scale_factor=tuple(scale)) for scale in scales]
-    batch = {"data": torch.randn(len(labels), 1, *patch_size), "target": target}
-    for _ in range(5):
-        for setting, trainer in trainers.items():
-            begin = time.perf_counter()
-            trainer.train_step(batch)
-            seconds[setting].append(time.perf_counter() - begin)
-    return {setting: float(np.median(measured)) for setting, measured in seconds.items()}
-
-
-def trained(workspace: Workspace, setting: str, seed: int, iterations: int) -> tuple[float, float]:
-    """Dice of the validation cases, and of the guide in the last epoch."""
-    kind = "Baseline" if setting == PLAIN else ""
-    trainer = f"nnUNetTrainerGuiDINO{kind}_{EPOCHS}epochs_{iterations // EPOCHS}iterations_seed{seed}"
-    plans = plans_name(setting)
-    workspace.train(trainer, plans=plans, dataset=VARIANT.number, configuration="3d_fullres")
-    fold = workspace.results / VARIANT.dataset / f"{trainer}__{plans}__3d_fullres" / "fold_0"
-    dice = json.loads((fold / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
-    log = next(fold.glob("training_log*.txt")).read_text()
-    return dice, float("nan") if kind else float(log.rsplit("Guide Dice ", 1)[1].split()[0])
-
-
-def over_seeds(values: list[float]) -> str:
-    return "" if np.isnan(values).all() else f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, metavar="HIPPOCAMPUS")
-    parser.add_argument("--iterations", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    data, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as temporary:
-        workspace = prepared(args.data, Path(temporary))
-        parts = volumes(trainer_of(GUIDED))
-        by_stride = zip(*(guide_dice_by_stride(parts, seed) for seed in range(args.seeds)), strict=True)
-        seconds = seconds_per_step()
-        print("| slice stride | guide's Dice | seconds per step |\n|---|---|---|")
-        for stride, dice in zip(STRIDES, by_stride, strict=True):
-            print(f"| {stride} | {over_seeds(list(dice))} | {seconds[BY_STRIDE[stride]]:.1f} |")
-
-        results: dict[str, list[tuple[float, float]]] = {setting: [] for setting in COMPARED}
-        for seed in range(args.seeds):
-            for setting in COMPARED:
-                results[setting].append(trained(workspace, setting, seed, args.iterations))
-                print(f"seed {seed}, {setting}: Dice, and the guide's:", *results[setting][-1], flush=True)
-        print("\n| | Dice | guide's Dice | seconds per step |\n|---|---|---|---|")
-        for setting, values in results.items():
-            dice, guide = (over_seeds(list(column)) for column in zip(*values, strict=True))
-            print(f"| {setting} | {dice} | {guide} | {seconds[setting]:.1f} |")
+        parts = volumes(initialized_trainer(data, Path(temporary)))
+    by_stride = zip(*(guide_dice_by_stride(parts, seed) for seed in range(seeds)), strict=True)
+    print("| slice stride | guide's Dice |\n|---|---|")
+    for stride, dice in zip(STRIDES, by_stride, strict=True):
+        print(f"| {stride} | {np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f} |")
