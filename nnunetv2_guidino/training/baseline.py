@@ -1,4 +1,4 @@
-"""nnUNetTrainerGuiDINOBaseline is the unguided trainer for comparison and the base class of the guided trainers."""
+"""nnUNetTrainerGuiDINOBaseline is the unguided trainer for comparison and the base class of the guided trainer."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from typing import Any
 
 import torch
 import torch._functorch.config as functorch_config
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.model.networks.token_network import planned_lora
 from nnunetv2_guidino.training.one_line_errors import show_errors_as_one_line
 from nnunetv2_guidino.training.optimizers import PAPER_LEARNING_RATE, adamw, has_adapters, without_frozen
-from nnunetv2_guidino.training.pretrained_part import LoadsPretrained
-from nnunetv2_guidino.training.seeding import SeededDataLoader, environment_variable, seed_everything, some_cases
+from nnunetv2_guidino.training.pretrained_part import load_pretrained_part, record_source, recorded_source, source_of
+from nnunetv2_guidino.training.seeding import environment_variable, seed_everything, seeded_augmenters, some_cases
 
 
-class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
-    """Train the stock network with the stock loss, for the length and with the seed in the trainer's name.
+class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
+    """Train the planned network with nnU-Net's loss, for the length and with the seed in the trainer's name.
 
-    Guided trainings are compared with this trainer. It writes checkpoints atomically.
+    Guided trainings are compared with this trainer. It loads the pretrained weights that the plans name (see
+    networks.contract.Architecture), and replaces a checkpoint or plans.json only by a complete file.
     """
 
+    # trainer_class sets these from the trainer's name
     epochs: int | None = None
     iterations: int | None = None
     cases: int | None = None
@@ -35,6 +36,7 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
     adamw = False  # True: AdamW replaces nnU-Net's SGD, as it always does with LoRA
     largest_batch: int | None = None
 
+    resuming = False  # True: a checkpoint brings all weights
     output_folder_base: str  # nnU-Net sets it
 
     def __init__(
@@ -59,14 +61,33 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         if self.adamw or planned_lora(self.configuration_manager.network_arch_init_kwargs) is not None:
             self.initial_lr = PAPER_LEARNING_RATE
 
+    def bare_network(self) -> Any:
+        """Return the network without the wrappers of DistributedDataParallel and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)
+
+    def segmentation_network(self) -> Any:
+        """Return the network that the plans name."""
+        return self.bare_network()
+
     def initialize(self) -> None:
-        """Seed all random generators and build network, loss and optimizer: equal seeds give equal initial weights."""
+        """Seed before nnU-Net draws the weights, and load the pretrained part after it has built the network.
+
+        Raises:
+            GuidinoError: If the pretrained weights are missing or do not fit.
+        """
         if self.seed is not None:
             seed_everything(self.seed)
         super().initialize()
+        if not self.resuming:
+            load_pretrained_part(self.segmentation_network(), self.is_ddp, self.print_to_log_file)
+            self._record_source(source_of(self.segmentation_network()))
+
+    def _record_source(self, source: dict[str, Any] | None) -> None:
+        record_source(self.plans_manager.plans, self.configuration_name, source)
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """Return nnU-Net's optimizer without frozen parameters, or AdamW with a separate learning rate for LoRA."""
+        """Leave out frozen parameters, which nnU-Net hands to its optimizer, and give LoRA a rate of its own."""
         if self.adamw or has_adapters(self.network):
             return adamw(self.network, self.initial_lr, self.weight_decay, self.num_epochs)
         optimizer, lr_scheduler = super().configure_optimizers()
@@ -74,31 +95,19 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         return optimizer, lr_scheduler
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Return nnU-Net's data loaders; with a seed, seed each augmentation worker and fix the order of batches."""
+        """With a seed, replace nnU-Net's augmentation workers, which are unseeded and yield batches in any order."""
         if self.seed is None:
             return super().get_dataloaders()
         # A resumed training must not repeat the random numbers of its first part, and each GPU needs its own.
-        seed_everything(self.seed, self.current_epoch, self.local_rank)
+        seeds = (self.seed, self.current_epoch, self.local_rank)
+        seed_everything(*seeds)
         with environment_variable("nnUNet_n_proc_DA", "0"):
             loaders = [augmenter.data_loader for augmenter in super().get_dataloaders()]
-        processes = get_allowed_n_proc_DA()
-        if processes == 0:
-            return loaders[0], loaders[1]
-        # nnU-Net's own augmenter yields batches in the order in which workers finish; this one asks workers in turn.
-        train, validation = (
-            MultiThreadedAugmenter(
-                SeededDataLoader(loader, (self.seed, self.current_epoch, self.local_rank, part)),
-                None,
-                count,
-                pin_memory=self.device.type == "cuda",
-                wait_time=0.002,
-            )
-            for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
-        )
+        train, validation = seeded_augmenters(loaders, seeds, pin_memory=self.device.type == "cuda")
         return train, validation
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Return nnU-Net's fold, with as many training cases as the trainer's name says and all validation cases.
+        """Keep as many of the fold's training cases as the trainer's name says, and all validation cases.
 
         Raises:
             GuidinoError: If the fold has fewer training cases.
@@ -114,7 +123,7 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         return some_cases(training, self.cases, self.seed or 0), validation
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run nnU-Net's step; the backward pass uses the same number formats with and without torch.compile."""
+        """Run the backward pass in the number formats of the forward pass, with and without torch.compile."""
         with _backward_without_autocast():
             return super().train_step(batch)
 
@@ -124,6 +133,9 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         nnU-Net would write them in place. This way a kill at any moment leaves the earlier files, and another process
         never reads a half-written file.
         """
+        if self.was_initialized and not self.resuming:
+            # -pretrained_weights may have replaced the pretrained part
+            self._record_source(source_of(self.segmentation_network()))
         folder = self.output_folder_base
         with tempfile.TemporaryDirectory() as written:
             self.output_folder_base = written
@@ -150,8 +162,15 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
     def claim_model_folder(self) -> None:
         """Check that this training may write plans.json; subclasses raise GuidinoError if it must not."""
 
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Load no pretrained weights: the checkpoint has all weights, and their folder or the hub may be gone."""
+        self.resuming = self.resuming or not self.was_initialized
+        super().load_checkpoint(filename_or_checkpoint)
+        # nnU-Net has replaced my_init_kwargs by that of the checkpoint
+        self._record_source(recorded_source(self.my_init_kwargs["plans"], self.configuration_name))
+
     def save_checkpoint(self, filename: str) -> None:
-        """Write the checkpoint as a whole or not at all.
+        """Keep the last good checkpoint if a kill ends the write, since torch.save is not atomic.
 
         Raises:
             GuidinoError: If the file cannot be written.
@@ -159,7 +178,6 @@ class nnUNetTrainerGuiDINOBaseline(LoadsPretrained):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # nnU-Net writes nothing in these cases
             return
-        # torch.save is not atomic: a kill while it writes must leave the last good checkpoint.
         with whole_file(Path(filename)) as unfinished:
             super().save_checkpoint(str(unfinished))
 
@@ -175,15 +193,3 @@ def _backward_without_autocast() -> AbstractContextManager[object]:
         return nullcontext()
     setting: AbstractContextManager[object] = functorch_config.patch(backward_pass_autocast="off")
     return setting
-
-
-class PaperRecipe:
-    """The recipe in section 4.2 of the paper: AdamW, learning rate 1e-4, 400 epochs, batches of at most 4."""
-
-    epochs: int | None = 400
-    largest_batch: int | None = 4
-    adamw = True
-
-
-class nnUNetTrainerGuiDINOBaselinePaper(PaperRecipe, nnUNetTrainerGuiDINOBaseline):
-    """Train like nnUNetTrainerGuiDINOBaseline, with the paper's recipe, to compare nnUNetTrainerGuiDINOPaper with."""

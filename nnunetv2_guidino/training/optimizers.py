@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
 
 PAPER_LEARNING_RATE = 1e-4  # section 4.2, for AdamW
 
@@ -44,3 +44,23 @@ def without_frozen(optimizer: torch.optim.Optimizer) -> None:
     """Remove frozen parameters, in place: nnU-Net hands all parameters to its optimizer."""
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+
+
+class GroupPolyLRScheduler(PolyLRScheduler):
+    """Scale the initial learning rate of each group by (1 - epoch / max_steps)^0.9.
+
+    nnU-Net's scheduler writes one rate into all groups. Started at the rate 1, it writes this factor.
+
+    Args:
+        optimizer: Optimizer with one learning rate for each group.
+        max_steps: Number of epochs after which each rate is zero.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_steps: int):
+        super().__init__(optimizer, 1.0, max_steps)
+
+    def step(self, current_step: int | None = None) -> None:
+        super().step(current_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= group["initial_lr"]  # torch's base class stores this rate, and checkpoints keep it
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]

@@ -142,7 +142,13 @@ class GuideProgress:
         with whole_file(self.file) as unfinished:
             np.savez_compressed(unfinished, finished=list(self.guides), guides=np.stack(list(self.guides.values())))
 
-    def is_due(self) -> bool:
+    def update(self, network: GuidedNetwork, finished: int, history: Mapping[str, Sequence[float]]) -> None:
+        """Record the guide, and draw the picture if it is due, as it always is after the last epoch."""
+        self.record(network, finished)
+        if self._is_due():
+            self.draw(history, network.tokenbook.weights.shape[1])
+
+    def _is_due(self) -> bool:
         """Return True if a guide was recorded since the last picture, or if that picture is a minute old.
 
         Drawing takes one or two seconds of the CPU, while the GPU waits.

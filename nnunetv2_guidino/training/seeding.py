@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 
 def seed_everything(*seeds: int) -> None:
@@ -47,6 +49,27 @@ class SeededDataLoader:
 
     def __next__(self) -> Any:
         return next(self.data_loader)
+
+
+def seeded_augmenters(loaders: list[Any], seeds: tuple[int, ...], pin_memory: bool) -> list[Any]:
+    """Return augmenters of nnU-Net's two data loaders that yield equal batches for equal seeds.
+
+    nnU-Net's own augmenter yields batches in the order in which workers finish; this one asks its workers in turn.
+
+    Args:
+        loaders: Data loaders for training and validation.
+        seeds: Numbers from which the seed of each worker is made.
+        pin_memory: True if batches are copied to a GPU.
+    """
+    processes = get_allowed_n_proc_DA()
+    if processes == 0:
+        return loaders
+    return [
+        MultiThreadedAugmenter(
+            SeededDataLoader(loader, (*seeds, part)), None, count, pin_memory=pin_memory, wait_time=0.002
+        )
+        for part, (loader, count) in enumerate(zip(loaders, (processes, max(1, processes // 2)), strict=True))
+    ]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path,
 from nnunetv2_guidino.nnunet.plans import first_difference, guide_of, recorded_guide
 from nnunetv2_guidino.printable import first_line
 
-# Folds may load the encoder from different places and use other versions; its hash and architecture must be equal.
-OF_ONE_FOLD = ("encoder", "versions")
+# Folds may differ in these settings: where the encoder lies, and versions. Its hash and architecture must be equal.
+FOLD_SETTINGS = ("encoder", "versions")
 
 
 class ModelFolder:
@@ -70,7 +70,7 @@ class ModelFolder:
 
         Args:
             config: Guide of this fold.
-            but: Settings that may differ (see `first_difference`).
+            but: Further settings that may differ (see `first_difference`).
 
         Raises:
             GuidinoError: If other folds use another guide. The error names the first setting that differs.
@@ -78,13 +78,49 @@ class ModelFolder:
         shared = self.shared()
         if shared is None:
             return
-        if difference := first_difference(config, shared, but=(*OF_ONE_FOLD, *but)):
+        if difference := first_difference(config, shared, but=(*FOLD_SETTINGS, *but)):
             trained = [file.parent.name for file in self._checkpoints()]
             fold = f"{trained[0]} in {self.folder} was trained" if trained else f"{self.folder} was begun"
             raise GuidinoError(
                 f"{fold} with another guide: {difference.describe('here', 'there')}. Give this one a plans file of its "
                 "own (guidino plan -o NAME), or remove that model"
             )
+
+    def resumed_guide(
+        self, checkpoint: Path, config: GuideConfig, asked_for: Collection[str], log: Callable[[str], None]
+    ) -> GuideConfig:
+        """Return the guide of a checkpoint of this fold, with which its training is resumed.
+
+        Args:
+            checkpoint: The checkpoint.
+            config: Guide of the plans.
+            asked_for: Keys that the plans name. Other settings come from the defaults and the environment, which may
+                have changed.
+            log: Takes a message if plans.json is damaged: the checkpoint has all that is needed of it.
+
+        Raises:
+            GuidinoError: If the plans ask for another guide, or plans.json in the model folder has another.
+        """
+        try:
+            recorded = self.recorded()
+        except GuidinoError as error:
+            log(f"{error}. The checkpoint has what is needed of it")
+            recorded = None
+        trained = guide_of_checkpoint(checkpoint) or recorded
+        if trained is None:
+            raise GuidinoError(f"{checkpoint} was trained without a guide")
+        if recorded and (difference := first_difference(recorded, trained, but=FOLD_SETTINGS)):
+            raise GuidinoError(
+                f"{checkpoint} was trained with another guide than the rest of its folder: "
+                f"{difference.describe('in plans.json', 'there')}. Restore the plans.json of this training, or train "
+                "this fold anew"
+            )
+        if difference := first_difference(config, trained, but=trained.to_plans().keys() - asked_for):
+            raise GuidinoError(
+                f"{PLANS_KEY}.{difference.key} is {difference.ours!r} in the plans, but this model was trained with "
+                f"{difference.theirs!r} ({checkpoint}). Give other settings a plans file of their own"
+            )
+        return trained
 
     def claim(self, config: GuideConfig, plans: dict[str, Any]) -> None:
         """Write plans.json as a whole, unless it already names this guide.
@@ -126,7 +162,7 @@ class ModelFolder:
             recorded = self.recorded()
         except GuidinoError:
             return False
-        return recorded is not None and first_difference(config, recorded, but=OF_ONE_FOLD) is None
+        return recorded is not None and first_difference(config, recorded, but=FOLD_SETTINGS) is None
 
     def _others(self) -> list[Path]:
         return [fold for fold in sorted(self.folder.glob("fold_*")) if fold != self.fold]

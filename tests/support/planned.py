@@ -28,7 +28,7 @@ def plans(
     patch_size: tuple[int, ...] = (32, 48),
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0),
 ) -> PlansManager:
-    """The configuration "2d", or with a patch of three sides "3d_fullres"."""
+    """Return plans with the configuration "2d", or "3d_fullres" for a patch with three sides."""
     dimensions = len(patch_size)
     configuration = {
         "data_identifier": "x",
@@ -70,7 +70,7 @@ def plans(
 
 
 def mark_file_format(preprocessed: Path) -> None:
-    """An empty case, by which nnU-Net tells the format of the others."""
+    """Write an empty case, from which nnU-Net infers the file format."""
     folder = preprocessed / DATASET / "x"
     folder.mkdir(parents=True)
     (folder / "case.b2nd").touch()
@@ -89,7 +89,7 @@ def build_trainer(
     network: dict[str, Any] | None = None,
     **dataset: Any,
 ) -> Any:
-    """A trainer on the CPU, of the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER.
+    """Build a trainer on the CPU, with the folders in nnU-Net's variables and the encoder in GUIDINO_ENCODER.
 
     Args:
         architecture: One of lists.ARCHITECTURES; None: a planned network.
@@ -117,7 +117,7 @@ def build_trainer(
 
 
 def save_model_folder(trainer) -> str:
-    """What nnU-Net leaves: plans.json and a checkpoint."""
+    """Write plans.json and a checkpoint as nnU-Net does, and return the checkpoint."""
     save_json(trainer.plans_manager.plans, str(Path(trainer.output_folder_base) / "plans.json"))
     file = str(Path(trainer.output_folder) / "checkpoint_final.pth")
     trainer.save_checkpoint(file)

@@ -1,4 +1,4 @@
-"""What each of two processes does that play two GPUs on the CPU. They import this module by its name.
+"""Train in two processes on the CPU that stand for two GPUs. The processes import this module by its name.
 
 Its annotations are not postponed: torch reads those of a communication hook.
 """
@@ -22,7 +22,7 @@ STEPS = 3
 
 
 def batches(trainer: Any) -> list[dict[str, Any]]:
-    """Whole ones: the foreground of their images differs in size, so that the boundaries of the halves do too."""
+    """Return whole batches. The foreground differs between images, so the boundaries of the halves differ too."""
     generator = torch.Generator().manual_seed(0)
     size = trainer.configuration_manager.patch_size
     made = []
@@ -47,7 +47,7 @@ def part_of(batch: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]
 def initialized(
     name: str, rank: int, world_size: int, folder: Path, settings: dict[str, Any], compiled: bool = False
 ) -> Any:
-    """A trainer as run_ddp makes it: nnU-Net's initialize() wraps the network, in the midst of ours."""
+    """Return a trainer as run_ddp makes it: nnU-Net's initialize(), called by ours, wraps the network."""
     torch.set_num_threads(1)
     precision.has_bfloat16 = lambda device: False  # as conftest.py has it: in bfloat16 a sum depends on its parts
     trainer = planned.build_trainer(name, fold=rank, batch_size=4, **settings)
@@ -70,7 +70,7 @@ def on_the_cpu(network: torch.nn.Module, device_ids: list[int], compiled: bool) 
 
 
 def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any], compiled: bool = False) -> None:
-    """Some steps of the trainer's own; leaves weights and logged values."""
+    """Run some steps of the trainer, and save weights and logged values."""
     trainer = initialized("nnUNetTrainerGuiDINO_seed0", rank, world_size, folder, settings, compiled)
     communicated: list[int] = []
     if world_size > 1:
@@ -90,7 +90,7 @@ def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any], co
     with torch.no_grad():
         trainer.on_validation_epoch_end([trainer.validation_step(validation)])
     logged = {name: values for name, values in trainer.logger.get_checkpoint().items() if values}
-    weights = trainer._guided_network().state_dict() if rank == 0 else {}
+    weights = trainer.bare_network().state_dict() if rank == 0 else {}
     torch.save({"logged": logged, "weights": weights}, folder / f"{world_size}_{rank}.pt")
     if world_size > 1:
         dist.destroy_process_group()
@@ -105,11 +105,11 @@ def counting_hook(communicated: list[int], bucket: dist.GradBucket) -> torch.fut
 def unseeded(rank: int, folder: Path, settings: dict[str, Any]) -> None:
     torch.manual_seed(rank)  # as different as two processes are
     trainer = initialized("nnUNetTrainerGuiDINO", rank, 2, folder, settings)
-    before = {name: p.detach().clone() for name, p in trainer._guided_network().named_parameters()}
+    before = {name: p.detach().clone() for name, p in trainer.bare_network().named_parameters()}
     trainer.network.train()
     for batch in batches(trainer)[:2]:
         trainer.train_step(part_of(batch, rank, 2))
-    after = dict(trainer._guided_network().named_parameters())
+    after = dict(trainer.bare_network().named_parameters())
     torch.save({"before": before, "after": after}, folder / f"unseeded_{rank}.pt")
     dist.destroy_process_group()
 
@@ -127,7 +127,7 @@ def loss_of_half(rank: int, folder: Path) -> None:
 
 
 class NoLoss(SumOfOutputs):
-    """nnU-Net's cross-entropy takes its mean over the valid pixels of each GPU apart."""
+    """A substitute for nnU-Net's loss, whose cross-entropy is a mean over the valid pixels of each GPU."""
 
     def forward(self, output, target):
         return 0 * super().forward(output, target)

@@ -1,4 +1,4 @@
-"""_<n>cases: a part of the fold's training cases."""
+"""Trainers named …_<n>cases train on a part of the fold's training cases."""
 
 import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -10,7 +10,7 @@ TRAINING, VALIDATION = [f"case{i}" for i in range(120)], ["v0", "v1"]
 
 @pytest.fixture
 def training_cases(planned_trainer, monkeypatch):
-    """Training cases of a trainer by its name; the fold has 120."""
+    """Return a function from a trainer's name to its training cases; the fold has 120."""
 
     def cases(name: str) -> list[str]:
         training, validation = planned_trainer(name).do_split()

@@ -1,4 +1,4 @@
-"""Number formats of compiled backward passes under autocast in float16, as trainings on CUDA have it."""
+"""Compiled backward passes keep their number formats under autocast in float16, which trainings on CUDA use."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ ON_TOKENS = {"tuning": "lora", "layers": [1, 2], "widths": [4, 6]}
 
 
 def formats_of_a_step(trainer, patch_size) -> Counter:
-    """Of the matrix products in the backward graphs of a compiled step."""
+    """Return the number formats of the matrix products in the backward graphs of a compiled step."""
     formats = Counter()
 
     def forward(graph, inputs):
@@ -54,7 +54,7 @@ def test_nothing_of_the_guide_is_differentiated_in_float16(name, patch_size, exp
 
 
 def test_an_adapted_network_on_tokens_is_not_either(planned_trainer, tiny_encoder, monkeypatch):
-    """Its own layers are nnU-Net's autocast's, like any network's; the transformer below is not."""
+    """nnU-Net's autocast sets the format of the network's own layers, but not of the transformer below them."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     folder = tiny_encoder("dinov3")
     encoder = {"encoder_config": read_encoder_config(folder, None), "pretrained": str(folder)}

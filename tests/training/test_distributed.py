@@ -1,4 +1,4 @@
-"""Training on two GPUs, played by two processes on the CPU: the same weights as one process on the whole batch."""
+"""Two processes on the CPU stand for two GPUs: they train the same weights as one process on the whole batch."""
 
 from typing import Any
 

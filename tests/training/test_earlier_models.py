@@ -1,4 +1,4 @@
-"""Models that earlier versions trained predict what they predicted then (made by tests/support/make_model.py)."""
+"""Models of earlier versions, made by tests/support/make_model.py, still predict the same."""
 
 import json
 import os
@@ -34,10 +34,10 @@ def test_the_logits_are_what_they_were(earlier):
 
 
 def test_it_is_the_product_that_gates_them(earlier, tmp_path):
-    """What this version's own gate would make of the same weights."""
+    """Another gate gives other outputs with the same weights."""
     shutil.copytree(earlier / "model", tmp_path / "model")
     plans = json.loads((earlier / "model" / "plans.json").read_text())
-    plans["guidino"]["gate"] = "residual"
+    plans["guidino"]["gating"] = "residual"  # the name of the gate's form before format 2
     (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
     found = make_model.logits(make_model.predictor(tmp_path / "model"), earlier / "images" / "disc_0000.png")
     assert np.abs(found.numpy() - np.load(earlier / "logits.npz")["logits"]).max() > 0.1

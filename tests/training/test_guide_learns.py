@@ -1,4 +1,4 @@
-"""The guide must learn under nnU-Net's optimizer: an untrained guide looks harmless and is worse than none."""
+"""The guide learns under nnU-Net's optimizer. An untrained guide looks harmless and is worse than none."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ SIZE, STEPS = 128, 320
 
 
 def read_cases(folder: Path, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """z-scored images (N, 3, 128, 128) and masks (N, 1, 128, 128)."""
+    """Return z-scored images (N, 3, 128, 128) and masks (N, 1, 128, 128)."""
     images, masks = [], []
     for name in names:
         stem = Path(name).stem
@@ -62,6 +62,6 @@ def test_logistic_guide_finds_polyps_within_320_steps(seed, tokens_and_masks):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_affine_guide_of_the_reference_code_stays_flat(seed, tokens_and_masks, monkeypatch):
-    """With the paper's loss of the guide alone: why "logistic" is the default."""
+    """Train with the paper's loss of the guide alone; the result is why "logistic" is the default."""
     monkeypatch.setattr(measure, "guide_dice_loss", lambda *_: 0)
     assert learned_dice("affine", seed, tokens_and_masks) < 0.05

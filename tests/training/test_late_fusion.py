@@ -8,7 +8,7 @@ REGION = {"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": [
 
 
 class Knowing(torch.nn.Module):
-    """A fake in place of the TokenBook: its one guide is what it is told."""
+    """A substitute for the TokenBook whose only guide is given."""
 
     def __init__(self, logits: torch.Tensor):
         super().__init__()
@@ -22,7 +22,7 @@ class Knowing(torch.nn.Module):
 
 @pytest.fixture(params=[{}, REGION], ids=["labels", "region"])
 def trained(request, planned_trainer):
-    """Trains some steps on one batch with a guide that is right, or wrong everywhere."""
+    """Train some steps on one batch with a guide that is right, or wrong everywhere."""
 
     def run(right: bool, steps: int = 6, **guide):
         trainer = planned_trainer("nnUNetTrainerGuiDINO_seed0", guide=guide, batch_size=4, **request.param)
@@ -71,7 +71,7 @@ def test_validation_changes_nothing(trained):
 
 
 def test_the_pseudo_dice_is_that_of_the_prediction(trained):
-    """By the pseudo Dice nnU-Net keeps its best checkpoint."""
+    """nnU-Net chooses its best checkpoint by the pseudo Dice."""
     trainer = trained(right=True)
     network = trainer.network.eval()
     with torch.no_grad():

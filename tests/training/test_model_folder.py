@@ -1,4 +1,4 @@
-"""One plans.json for all folds: who may write it, and what becomes of a training when it is damaged."""
+"""All folds share one plans.json: which fold may write it, and how trainings continue when it is damaged."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ def plans_file(trainer) -> Path:
 
 @pytest.fixture
 def start(planned_trainer, monkeypatch):
-    """A fold as nnU-Net starts it, without data: it writes plans.json and its companions in place."""
+    """Start a fold as nnU-Net does, without data: nnU-Net writes plans.json and its companions in place."""
 
     def writes_in_place(trainer):
         if not trainer.was_initialized:
@@ -160,7 +160,7 @@ def test_a_start_that_is_killed_leaves_the_earlier_plans_json(start):
 
 @pytest.mark.parametrize("torn", ['{"dataset_name": "Datas', "", None], ids=["half", "empty", "lost"])
 class TestDamage:
-    """Of what 0.1.0 and stock nnU-Net leave when they are killed, or a user by mistake."""
+    """Damage that a killed 0.1.0 or nnU-Net leaves, or a user's mistake."""
 
     def damaged(self, trainer, torn) -> Path:
         file = plans_file(trainer)

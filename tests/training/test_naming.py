@@ -1,52 +1,61 @@
-"""Which trainer a name means to nnU-Net, and how our errors end its commands."""
+"""nnU-Net finds our trainers by their names, and our errors end its commands with one line."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 import nnunetv2_guidino
+from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.training import naming
-from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline, nnUNetTrainerGuiDINOBaselinePaper
-from nnunetv2_guidino.training.guided import (
-    nnUNetTrainerGuiDINO,
-    nnUNetTrainerGuiDINOLoRA,
-    nnUNetTrainerGuiDINOPaper,
-)
+from nnunetv2_guidino.training.baseline import nnUNetTrainerGuiDINOBaseline
+from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
 from nnunetv2_guidino.training.naming import trainer_class
 
 
 @pytest.mark.parametrize(
-    ("name", "base", "epochs", "iterations", "seed"),
+    ("name", "epochs", "iterations", "seed"),
     [
-        ("nnUNetTrainerGuiDINO", nnUNetTrainerGuiDINO, None, None, None),
-        ("nnUNetTrainerGuiDINO_5epochs", nnUNetTrainerGuiDINO, 5, None, None),
-        ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", nnUNetTrainerGuiDINO, 2, 10, 3),
-        ("nnUNetTrainerGuiDINO_seed0", nnUNetTrainerGuiDINO, None, None, 0),
-        ("nnUNetTrainerGuiDINOLoRA", nnUNetTrainerGuiDINOLoRA, None, None, None),
-        ("nnUNetTrainerGuiDINOPaper", nnUNetTrainerGuiDINOPaper, 400, None, None),
-        ("nnUNetTrainerGuiDINOPaper_3epochs", nnUNetTrainerGuiDINOPaper, 3, None, None),
-        ("nnUNetTrainerGuiDINOPaperLoRA_seed2", nnUNetTrainerGuiDINOPaper, 400, None, 2),
-        ("nnUNetTrainerGuiDINOPaperLoRA", nnUNetTrainerGuiDINOLoRA, 400, None, None),
-        ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", nnUNetTrainerGuiDINOLoRA, 3, None, 1),
-        ("nnUNetTrainerGuiDINOBaseline", nnUNetTrainerGuiDINOBaseline, None, None, None),
-        ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", nnUNetTrainerGuiDINOBaseline, None, 7, 12),
-        ("nnUNetTrainerGuiDINOBaselinePaper", nnUNetTrainerGuiDINOBaselinePaper, 400, None, None),
-        ("nnUNetTrainerGuiDINOBaselinePaper_3epochs_seed1", nnUNetTrainerGuiDINOBaselinePaper, 3, None, 1),
+        ("nnUNetTrainerGuiDINO", None, None, None),
+        ("nnUNetTrainerGuiDINO_5epochs", 5, None, None),
+        ("nnUNetTrainerGuiDINO_2epochs_10iterations_seed3", 2, 10, 3),
+        ("nnUNetTrainerGuiDINO_seed0", None, None, 0),
+        ("nnUNetTrainerGuiDINOLoRA", None, None, None),
+        ("nnUNetTrainerGuiDINOPaper", 400, None, None),
+        ("nnUNetTrainerGuiDINOPaper_3epochs", 3, None, None),
+        ("nnUNetTrainerGuiDINOPaperLoRA_seed2", 400, None, 2),
+        ("nnUNetTrainerGuiDINOPaperLoRA", 400, None, None),
+        ("nnUNetTrainerGuiDINOLoRA_3epochs_seed1", 3, None, 1),
+        ("nnUNetTrainerGuiDINOBaseline", None, None, None),
+        ("nnUNetTrainerGuiDINOBaseline_7iterations_seed12", None, 7, 12),
+        ("nnUNetTrainerGuiDINOBaselinePaper", 400, None, None),
+        ("nnUNetTrainerGuiDINOBaselinePaper_3epochs_seed1", 3, None, 1),
     ],
 )
-def test_names_mean_what_they_say(name, base, epochs, iterations, seed):
+def test_names_mean_what_they_say(name, epochs, iterations, seed):
     trainer = trainer_class(name)
     assert trainer.__name__ == name
-    assert issubclass(trainer, base)
+    assert issubclass(trainer, nnUNetTrainerGuiDINOBaseline)
     assert issubclass(trainer, nnUNetTrainerGuiDINO) == ("Baseline" not in name)
     assert (trainer.epochs, trainer.iterations, trainer.seed) == (epochs, iterations, seed)
+    assert (trainer.adamw, trainer.largest_batch) == ((True, 4) if "Paper" in name else (False, None))
+    assert getattr(trainer, "lora", None) == (LoRA() if "LoRA" in name else None)
     assert trainer_class(name) is trainer
+    assert pickle.loads(pickle.dumps(trainer)) is trainer
+
+
+def test_two_classes_of_ours_lie_between_nnunet_s_trainer_and_a_named_one():
+    named, *ours, stock, _ = trainer_class("nnUNetTrainerGuiDINOPaperLoRA_1epochs").__mro__
+    assert named.__name__ == "nnUNetTrainerGuiDINOPaperLoRA_1epochs"
+    assert ours == [nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOBaseline]
+    assert stock is nnUNetTrainer
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_a_name_outside_the_grammar_is_not_ours_and_the_grammar_is_told(name, ca
 
 
 def test_a_user_s_own_subclass_as_the_page_has_it(tmp_path, monkeypatch, planned_trainer):
-    """nnU-Net finds it and reads its arguments, which it does by their names."""
+    """nnU-Net finds the class and reads its arguments by their names."""
     page = Path(__file__).parents[2] / "docs" / "reference" / "trainers.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "mine.py").write_text(code)
@@ -90,7 +99,7 @@ def test_a_user_s_own_subclass_as_the_page_has_it(tmp_path, monkeypatch, planned
 
 
 def search(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A process in which nnU-Net has looked for a trainer of ours, and then something happens."""
+    """Run `code` in a process in which nnU-Net has searched for one of our trainers."""
     look = "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
     look += "from nnunetv2_guidino.errors import GuidinoError\nfind('nnUNetTrainerGuiDINO_1epochs')\n"
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""A GPU computes while Python prepares what comes next, until somebody asks for a number: in a step, only nnU-Net."""
+"""A GPU computes while Python prepares the next operations, until code reads a number. In a step, only nnU-Net does."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ WAITING = {"cpu", "numpy", "item", "tolist", "__bool__", "__int__", "__float__",
 
 
 def asking_file() -> str:
-    """Ours or nnU-Net's, whichever is nearer."""
+    """Return the innermost file of ours or of nnU-Net's in the stack."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -33,7 +33,7 @@ COUNTED = (ATEN.nonzero.default, ATEN.masked_select.default, ATEN._unique2.defau
 
 
 class Scalars(TorchDispatchMode):
-    """Where numbers are read, or places that fulfil a condition counted, whatever asks for them."""
+    """Record the files that read numbers, or that count the places where a condition holds."""
 
     def __init__(self, found: list[str]):
         super().__init__()
@@ -47,7 +47,7 @@ class Scalars(TorchDispatchMode):
 
 
 class Copies(TorchFunctionMode):
-    """Where tensors are brought to the CPU, which the dispatcher does not see if they are there."""
+    """Record the files that copy tensors to the CPU; the dispatcher does not see copies of tensors that are there."""
 
     def __init__(self, found: list[str]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Our trainers and the pretrained part of a network: loaded, recorded, and left alone where a checkpoint brings all."""
+"""Our trainers load and record the pretrained part of a network, unless a checkpoint brings all weights."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def swin(tmp_path) -> Path:
 
 @pytest.fixture
 def trainer(planned_trainer, swin, monkeypatch):
-    """A trainer of a tiny Swin-Unet that is to start from fake weights."""
+    """Return a function that builds a trainer of a tiny Swin-Unet with fake pretrained weights."""
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
 
     def build(name: str, pretrained: object = swin, **settings):
@@ -39,7 +39,7 @@ def record(trainer):
 
 
 def weights(trainer):
-    return trainer._segmentation_network().state_dict()
+    return trainer.segmentation_network().state_dict()
 
 
 @pytest.mark.parametrize("name", [BASELINE, f"{BASELINE}Paper", GUIDED, f"{GUIDED}PaperLoRA"])
@@ -61,12 +61,12 @@ def test_the_folder_is_not_there(trainer):
 
 @pytest.fixture
 def checkpoint(trainer, swin):
-    """Of a training that started from the fake weights, which are gone by now, and has changed them."""
+    """Return a function that saves a checkpoint with changed weights, and removes the fake weights."""
 
     def save(name: str):
         trained = trainer(name)
         trained.initialize()
-        torch.nn.init.normal_(trained._segmentation_network().encoder.embedding.weight)
+        torch.nn.init.normal_(trained.segmentation_network().encoder.embedding.weight)
         file = str(Path(trained.output_folder) / "checkpoint_final.pth")
         trained.save_checkpoint(file)
         (swin / "model.safetensors").unlink()

@@ -15,7 +15,7 @@ from nnunetv2_guidino.nnunet.plans import RECORD, read_record
 
 @pytest.fixture
 def checkpoint(planned_trainer):
-    """A checkpoint of some training, and the weights in it."""
+    """Return a function that saves a checkpoint of a training and returns it with its weights."""
 
     def save(name: str, **settings):
         trainer = planned_trainer(name, **settings)
@@ -30,7 +30,7 @@ def checkpoint(planned_trainer):
 
 
 def started_from(trainer, file: str) -> dict[str, torch.Tensor]:
-    """The weights with which nnUNetv2_train -pretrained_weights starts."""
+    """Return the weights with which nnUNetv2_train -pretrained_weights starts."""
     maybe_load_checkpoint(trainer, continue_training=False, validation_only=False, pretrained_weights_file=file)
     return trainer.network.state_dict()
 
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_an_error(trainer, guide, message, checkpoint, plan
 
 
 def other_encoder(folder: Path, depth: int = 3) -> Path:
-    """Of the same family as the fixtures' and of another seed."""
+    """Return an encoder of the fixtures' family with another seed."""
     torch.manual_seed(7)
     config = copy(CONFIGS["dinov3"])
     config.num_hidden_layers = depth
@@ -93,7 +93,7 @@ def other_encoder(folder: Path, depth: int = 3) -> Path:
 
 @pytest.fixture
 def start(planned_trainer, monkeypatch):
-    """nnU-Net's order of events, up to the moment where it would load data."""
+    """Follow nnU-Net's order of calls up to the moment when it loads data."""
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
 
     def start(trainer, file: str):

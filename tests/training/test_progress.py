@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from nnunetv2_guidino.training import progress as progress_module
-from nnunetv2_guidino.training.logging import LoggedTerms
+from nnunetv2_guidino.training.logging import GuideLog
 from nnunetv2_guidino.training.progress import GuideProgress, fixed_patches, prototypes_in_use, reported, stages
 
 PATCH = (32, 48)
@@ -25,7 +25,7 @@ HISTORY = {
 
 
 class Preprocessed:
-    """As nnU-Net's data sets: a name -> data (C, D, H, W), labels (1, D, H, W), …"""
+    """A data set like nnU-Net's: a name -> data (C, D, H, W), labels (1, D, H, W), …"""
 
     def __init__(self, cases):
         self.cases = cases
@@ -94,7 +94,7 @@ def test_prototypes_in_use():
 
 
 class Network(nn.Module):
-    """A guide that is the mean of the channels, with dropout."""
+    """A network whose guide is one level everywhere, with dropout."""
 
     def __init__(self, level: float):
         super().__init__()
@@ -177,7 +177,8 @@ def test_epochs_between_two_stages_are_drawn_at_most_once_a_minute(planned_train
     def next_epoch(trainer):
         trainer.current_epoch += 1
 
-    monkeypatch.setattr(LoggedTerms, "on_epoch_end", next_epoch)
+    monkeypatch.setattr(GuideLog, "end_epoch", lambda *_: None)
+    monkeypatch.setattr(nnUNetTrainer, "on_epoch_end", next_epoch)
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
 
     def save(figure, file, **_):

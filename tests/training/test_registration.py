@@ -35,6 +35,6 @@ def test_registration_stays_light_for_a_user_s_own_trainer():
 
 
 def test_registration_folder_of_the_clone_holds_that_one_module():
-    """nnU-Net imports whatever lies in nnUNet_extTrainer."""
+    """nnU-Net imports all modules in nnUNet_extTrainer."""
     folder = Path(__file__).resolve().parents[2] / "nnunetv2_guidino" / "registration"
     assert [p.name for p in folder.iterdir() if p.name != "__pycache__"] == ["nnUNetTrainerGuiDINO.py"]

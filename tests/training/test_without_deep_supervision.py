@@ -1,4 +1,4 @@
-"""A trainer of the user's that switches nnU-Net's deep supervision off: one segmentation, and the guides beside it."""
+"""A user's trainer without nnU-Net's deep supervision: the network returns one segmentation and the guides."""
 
 from pathlib import Path
 
@@ -12,14 +12,16 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 )
 
 from nnunetv2_guidino.training import naming
-from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOLoRA
+from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
 
 
 class nnUNetTrainerGuiDINOOneOutput(nnUNetTrainerNoDeepSupervision, nnUNetTrainerGuiDINO):  # noqa: N801
     pass
 
 
-class nnUNetTrainerGuiDINOLoRAOneOutput(nnUNetTrainerNoDeepSupervision, nnUNetTrainerGuiDINOLoRA):  # noqa: N801
+class nnUNetTrainerGuiDINOLoRAOneOutput(  # noqa: N801
+    nnUNetTrainerNoDeepSupervision, naming.trainer_class("nnUNetTrainerGuiDINOLoRA")
+):
     pass
 
 
@@ -29,7 +31,7 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 @pytest.fixture(autouse=True)
 def _nnunet_without_data(monkeypatch):
-    """What nnU-Net does to the network when a training starts."""
+    """Reduce the start of a training to the calls on the network."""
     monkeypatch.setattr(
         nnUNetTrainer, "on_train_start", lambda self: self.set_deep_supervision_enabled(self.enable_deep_supervision)
     )
@@ -48,7 +50,7 @@ def trainer(request, planned_trainer, monkeypatch):
 
 
 def batch(labels: int, channels: int = 1) -> dict[str, torch.Tensor]:
-    """As nnU-Net's augmentation makes it without deep supervision: one target, and no list."""
+    """Return a batch of nnU-Net's augmentation without deep supervision, whose target is a tensor and no list."""
     torch.manual_seed(0)
     return {"data": torch.randn(2, 3, 32, 48), "target": torch.randint(0, labels, (2, channels, 32, 48)).float()}
 
@@ -66,7 +68,7 @@ def test_it_trains_and_validates(settings, made, trainer):
     trainer = trainer(**settings)
     parameters = trainer.network.named_parameters()
     trained = {name: p.clone() for name, p in parameters if "lora_B" in name or name.startswith("tokenbook.proto")}
-    assert (len(trained) > 1) == isinstance(trainer, nnUNetTrainerGuiDINOLoRA)
+    assert (len(trained) > 1) == isinstance(trainer, nnUNetTrainerGuiDINOLoRAOneOutput)
     trainer.on_train_start()
     trainer.network.train()
     steps = [trainer.train_step(dict(made)) for _ in range(2)]

@@ -24,7 +24,7 @@ def silent_at_first(base: Any, name: str) -> type:
     class Silent(base):
         def on_train_start(self) -> None:
             super().on_train_start()
-            self.silence = self._guided_network().gate_at.register_forward_pre_hook(
+            self.silence = self.bare_network().gate_at.register_forward_pre_hook(
                 lambda _, arguments: (*arguments[:2], torch.zeros_like(arguments[2]))
             )
 

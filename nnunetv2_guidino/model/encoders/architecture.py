@@ -1,4 +1,4 @@
-"""Vision transformers as plain JSON: read from an encoder's folder, and built again without it."""
+"""Read the architecture of a vision transformer from its folder as plain JSON, and rebuild it from this JSON."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ IN_PLANS = "guidino.encoder_config in the plans"
 
 
 def read_encoder_config(folder: Path, layer: Layer) -> dict[str, Any]:
-    """The architecture in a folder's config.json as plain JSON, enough to rebuild the encoder without that folder.
+    """Return the architecture in a folder's config.json as plain JSON, which rebuilds the encoder without the folder.
 
     Raises:
         GuidinoError: If it is not a vision transformer that returns patch tokens, has fewer blocks than `layer`, or
-            says what an encoder's configuration may not say.
+            has a key that is refused (see `allowed`).
     """
     where = f"encoder {folder}: config.json"
     written = read_json(folder / "config.json", dict)
     if "model_type" not in written and "pretrained_cfg" in written:
-        written["model_type"] = "timm_wrapper"  # as timm writes it
+        written["model_type"] = "timm_wrapper"  # timm writes no model_type
     complete = configuration(written, where).to_dict()
     family, keys = family_of(written["model_type"]), described_keys(written["model_type"])
     described = {key: value for key, value in complete.items() if key in keys}
@@ -44,7 +44,12 @@ def read_encoder_config(folder: Path, layer: Layer) -> dict[str, Any]:
 
 
 def not_a_vit(where: str, reason: object) -> str:
-    """The message for an encoder that cannot be used, with where it is described and the reason."""
+    """Return the error message for an encoder that cannot be used.
+
+    Args:
+        where: Place of the encoder's description.
+        reason: Reason why it cannot be used.
+    """
     return (
         f"{where} is not a vision transformer that returns one token per patch; expected DINOv3, DINOv2 or another "
         f"plain ViT ({reason})"
@@ -52,20 +57,24 @@ def not_a_vit(where: str, reason: object) -> str:
 
 
 def configuration(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:
-    """transformers' configuration of an architecture; raises GuidinoError for what it may not say, naming `where`."""
+    """Return transformers' configuration of an architecture.
+
+    Raises:
+        GuidinoError: If a key is refused or a value is invalid. The error names the place `where`.
+    """
     kept = checked(architecture, where)
     try:
         return AutoConfig.for_model(**kept)
-    except Exception as error:  # each of transformers' configurations fails in its own way
+    except Exception as error:  # each configuration class of transformers raises other errors
         reason = " ".join(str(error).split())
         raise GuidinoError(f"{where}: no {kept['model_type']} can be made of this: {reason}") from error
 
 
 def build_vit(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:
-    """The transformer of read_encoder_config's architecture, with random weights in float32.
+    """Build the transformer of an architecture from read_encoder_config, with random weights in float32.
 
     Raises:
-        GuidinoError: If it is none that may be built, or too large, naming `where` it is written.
+        GuidinoError: If the architecture is refused, invalid or too large. The error names the place `where`.
     """
     config = configuration(architecture, where)
     try:
@@ -74,7 +83,7 @@ def build_vit(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:
         family = family_of(config.model_type)
         family.patch_size(vit)
         blocks = len(family.blocks(vit))
-    except Exception as error:  # transformers' and timm's architectures fail each in its own way
+    except Exception as error:  # each class of transformers and timm raises other errors
         raise GuidinoError(not_a_vit(where, error or type(error).__name__)) from error
     parameters = sum(parameter.numel() for parameter in vit.parameters())
     if parameters > MOST_PARAMETERS or not blocks:
@@ -86,10 +95,10 @@ def build_vit(architecture: dict[str, Any], where: str = IN_PLANS) -> Any:
 
 
 def checked_layers(layer: Layer, depth: int, where: str = IN_PLANS) -> list[int]:
-    """The numbers of the blocks to use, ascending, the last one being that whose tokens end the pass.
+    """Return the numbers of the blocks whose tokens are used, ascending. Blocks after the last of them are not run.
 
     Raises:
-        GuidinoError: If there are no such blocks, naming `where` the encoder is described.
+        GuidinoError: If the encoder has no block of a number. The error names the place `where`.
     """
     layers = layer if isinstance(layer, list) else [depth if layer is None else layer]
     if not layers or layers[0] < 1 or layers[-1] > depth:

@@ -1,4 +1,4 @@
-"""The weights of a transformer's linear layers in the number format of autocast, for predictions."""
+"""Cast the weights of linear layers to the number format of autocast once, for predictions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import nn
 
 
 class CastWeights:
-    """Casts once what autocast casts again in every pass, since it keeps no copies of frozen weights.
+    """Keep copies of a transformer's weights in the format of autocast.
 
-    The copies have the bits of autocast's own. They are made anew when the weights have changed or moved, and are in no
-    state dict.
+    Autocast keeps no copies of frozen weights, so it casts them in every pass. These copies have the same bits as
+    autocast's. They are renewed when the weights have changed or moved, and no state dict contains them.
 
     Args:
-        vit: The transformer.
+        vit: Transformer whose linear layers are cast.
     """
 
     def __init__(self, vit: nn.Module) -> None:
-        # Not those of the patches' convolution: by its format DINOv3 chooses that of its position embedding.
+        # The patch convolution is left out: DINOv3 computes its position embedding in the format of this convolution.
         linear = [module for module in vit.modules() if isinstance(module, nn.Linear)]
         self._places = [(m._parameters, name) for m in linear for name, _ in m.named_parameters(recurse=False)]
         self._made_of: object = None
@@ -28,9 +28,9 @@ class CastWeights:
 
     @contextmanager
     def used(self, device: torch.device) -> Iterator[None]:
-        """The transformer computes with them meanwhile, without gradients, if autocast is on."""
+        """Let the transformer compute with the copies within this context, without gradients, if autocast is on."""
         weights = [parameters[name] for parameters, name in self._places]
-        # Tensors of inference mode do not say when they change.
+        # Tensors of inference mode have no version, so a change would go unnoticed.
         if not torch.is_autocast_enabled(device.type) or any(w is None or w.is_inference() for w in weights):
             yield
             return

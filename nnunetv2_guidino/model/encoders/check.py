@@ -1,4 +1,4 @@
-"""Load an encoder, run it, and say what it gives."""
+"""Load an encoder, run it, and describe its tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ REPETITIONS = 3
 
 
 def check(encoder: str, layer: Layer, size: int, device: torch.device) -> str:
-    """Tokens of a square image of `size` pixels: their grid and width, and the median of the seconds it takes.
+    """Describe the tokens of a square image: their grid, their width, and the median of the seconds per image.
+
+    Args:
+        encoder: Folder or name on the hub.
+        layer: Block or blocks whose tokens are used, as in GuideConfig.layer.
+        size: Side of the image in pixels.
+        device: Device that runs the encoder.
 
     Raises:
-        GuidinoError: If the encoder is not there, or does not give one token per patch, or there is no such size.
+        GuidinoError: If the encoder is missing, does not return one token per patch, or `size` is out of range.
     """
     PIXELS.check("--size", size)
     folder = find_encoder(encoder)

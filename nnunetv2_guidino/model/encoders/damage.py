@@ -1,4 +1,4 @@
-"""What is wrong with a file or with weights: a pointer, a web page, a file cut short, numbers that are none."""
+"""Find damaged files and weights: pointers, web pages, files that were cut short, NaN and infinite values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 def check_files(folder: Path) -> None:
-    """Whether config.json and the weights in an encoder's folder are what their names say, without reading the weights.
+    """Check config.json and the weight files in an encoder's folder, without reading the weights.
 
     Raises:
-        GuidinoError: Naming the file that is a Git LFS pointer, a web page, empty or cut short, and what to do.
+        GuidinoError: If a file is a Git LFS pointer, a web page, empty or cut short. The error names the file.
     """
     for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         try:
@@ -67,14 +67,14 @@ def _wrong_size(header: bytes, found: int) -> str | None:
 
 
 def check_finite(weights: Mapping[str, Tensor], origin: object) -> None:
-    """Whether all weights are numbers; reads each once.
+    """Check that all weights are finite numbers.
 
     Args:
-        weights: By name.
-        origin: Where they come from, for the message.
+        weights: Weights by name.
+        origin: Origin of the weights, for the error message.
 
     Raises:
-        GuidinoError: Naming the first tensor that holds NaN or infinity.
+        GuidinoError: If a tensor contains NaN or infinite values. The error names the first tensor that does.
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -1,4 +1,4 @@
-"""The LoRA adapters of a trained model as a standard peft adapter."""
+"""Export the LoRA adapters of a trained model as a standard peft adapter."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from nnunetv2_guidino.printable import first_line
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
-    """Write adapter_config.json and adapter_model.safetensors, as PeftModel.from_pretrained reads them.
+    """Write adapter_config.json and adapter_model.safetensors for PeftModel.from_pretrained.
 
-    They name the layers as the installed transformers does; README.md says of which encoder and version they are.
+    The layers have the names of the installed transformers. README.md names the encoder and the versions.
 
     Args:
-        model_folder: nnU-Net's, with plans.json and fold_<fold>/.
-        output: A folder that does not exist yet.
+        model_folder: Model folder of nnU-Net, with plans.json and fold_<fold>/.
+        output: Folder to write; it must not exist yet.
         fold: 0, 1, … or "all".
         checkpoint: File name in the fold's folder.
 
@@ -43,8 +43,8 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
         The number of adapted layers.
 
     Raises:
-        GuidinoError: If a file is missing or damaged, the model has no adapters or others than plans.json says, or
-            `output` exists.
+        GuidinoError: If a file is missing or damaged, if the model has no adapters or other adapters than plans.json
+            describes, or if `output` exists.
     """
     if output.exists():
         raise GuidinoError(f"{output} exists already; give -o another folder")
@@ -67,16 +67,16 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        # nnU-Net's checkpoints hold more than tensors
+        # weights_only=False, because nnU-Net's checkpoints hold more than tensors
         content = torch.load(file, map_location="cpu", weights_only=False)
         return {**content, "network_weights": dict(content["network_weights"])}
-    except Exception as error:  # zip, pickle and whatever a foreign file asks for
+    except Exception as error:  # a damaged zip or pickle may raise any error
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {first_line(error)}") from error
 
 
 def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:
-    """peft's model with the adapters among `weights`, all of them and no others, and the names of its layers."""
-    assert config.lora is not None  # seen to by the caller, and so is the next
+    """Return peft's model with exactly the adapters among `weights`, and the names of the adapted layers."""
+    assert config.lora is not None  # the caller has checked both
     assert config.encoder_config is not None
     vit = build_vit(config.encoder_config, f"guidino.encoder_config in {file.parents[1] / 'plans.json'}")
     family = family_of(config.encoder_config["model_type"])
@@ -91,7 +91,7 @@ def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tup
         raise GuidinoError(f"{file} has {has}; expected the checkpoint of a training with LoRA and its own plans.json")
     targets = [installed[f"{layer}.weight"].removesuffix(".weight") for layer in layers]
     model = PeftModel(vit, peft_config(config.lora, targets, config.encoder), ADAPTER_NAME)
-    own = vit.state_dict()  # with peft's layers by now
+    own = vit.state_dict()  # peft has replaced the linear layers by now
     expected = {name: value.shape for name, value in to_stable(own, family).items() if ".lora_" in name}
     for name in sorted(adapters.keys() | expected.keys()):
         if name not in adapters or name not in expected:
@@ -106,7 +106,7 @@ def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tup
 
 
 def _card(config: GuideConfig, model_class: str) -> str:
-    """README.md: what the adapters fit."""
+    """Return the text of README.md, which names the encoder that the adapters fit."""
     source = config.encoder_source or {}
     lines = [f"- {name} {version}" for name, version in versions().items()]
     return (

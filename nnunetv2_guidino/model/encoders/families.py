@@ -1,7 +1,7 @@
-"""Families of vision transformers: where their parts lie, what describes them, and how their tensors are called.
+"""Describe families of vision transformers: their modules, their configuration keys and the names of their tensors.
 
-To add one, write a class that differs from Family where it must, and give it a line in FAMILIES. A vision transformer
-of transformers that has no line is taken for a Family.
+To add a family, write a subclass of Family that overrides the differences, and add a line to FAMILIES. A vision
+transformer of transformers without a line counts as a plain Family.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-# transformers renames modules from version to version. These patterns turn the names of all of its 5.x so far into the
-# names in our checkpoints, in turn; to a name that a later version invents belongs a line here.
+# transformers renames modules from version to version. These patterns, applied one after the other, turn the names of
+# all versions 5.x so far into the names in our checkpoints. A name that a later version introduces needs a line here.
 _RENAMINGS = (
     (r"^vision_model\.", ""),
     (r"^(?:model\.|encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
@@ -38,7 +38,7 @@ _SIZES = frozenset(
     }
 )  # fmt: skip
 
-# Of timm.create_model: sizes and switches. Others name files and addresses, such as checkpoint_path and cache_dir.
+# Sizes and switches of timm.create_model. Other arguments, such as checkpoint_path, name files and addresses.
 _TIMM_ARGUMENTS = frozenset(
     {
         "act_layer", "attn_drop_rate", "attn_type", "class_token", "depth", "drop_path_rate", "drop_rate",
@@ -54,12 +54,12 @@ _TIMM_ARGUMENTS = frozenset(
 
 
 class Family:
-    """A vision transformer of transformers, of which no more is known than what they have in common.
+    """A vision transformer of the library transformers, without any knowledge of its kind.
 
     Attributes:
-        keys: Those of its configuration by which it is built; None for all that transformers' own class has.
-        without_meaning: Other keys that are written and that say nothing about what is built.
-        allowed_inside: Of a key that holds settings of its own, the keys of those.
+        keys: Keys of the configuration that the transformer is built from; None for all keys of transformers' class.
+        without_meaning: Further keys that may be in the configuration and have no effect on the transformer.
+        allowed_inside: Allowed inner keys of each key whose value is a section.
         renamings: Patterns and replacements, applied one after the other to the name of a tensor.
     """
 
@@ -69,47 +69,47 @@ class Family:
     renamings: tuple[tuple[str, str], ...] = _RENAMINGS
 
     def blocks(self, vit: Any) -> nn.ModuleList | nn.Sequential:
-        """The transformer blocks in their order; what is deleted from it is not run."""
+        """Return the transformer blocks in their order. Blocks that are deleted from it are not run."""
         depth = vit.config.num_hidden_layers
         return next(m for m in vit.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
 
     def final_norm(self, vit: Any) -> nn.Module | None:
-        """The norm that the last block's tokens pass; None if it is not known."""
+        """Return the norm after the last block, None if it is unknown."""
         return getattr(vit, "norm", None) or getattr(vit, "layernorm", None)
 
     def patch_size(self, vit: Any) -> int:
-        """Side of a patch in pixels; raises ValueError if patches are not square."""
+        """Return the side of a patch in pixels; raise ValueError if patches are not square."""
         return _square(vit.config.patch_size)
 
     def width(self, vit: Any) -> int:
-        """Channels of a token."""
+        """Return the number of channels of a token."""
         return int(vit.config.hidden_size)
 
     def prefix_tokens(self, vit: Any) -> int | None:
-        """How many tokens lie before those of the patches; None if it is not known."""
+        """Return the number of tokens before the patch tokens, None if it is unknown."""
         del vit
         return None
 
     def forward_options(self, vit: Any) -> dict[str, bool]:
-        """What the forward pass must be told to take images of any size."""
-        # DINO's position embeddings follow the image size; the original ViT has to be told to.
+        """Return the arguments with which the forward pass takes images of any size."""
+        # DINO's position embeddings follow the image size; the original ViT needs an argument for that.
         name = "interpolate_pos_encoding"
         return {name: True} if name in inspect.signature(vit.forward).parameters else {}
 
     def completed(self, architecture: dict[str, Any]) -> dict[str, Any]:
-        """The architecture with what makes it take images of any size."""
+        """Return the architecture with the settings that make it take images of any size."""
         return architecture
 
     def stable_name(self, name: str) -> str:
-        """The name in our checkpoints of a tensor that some version of transformers and peft calls `name`.
+        """Return the name in our checkpoints of a tensor that some version of transformers and peft calls `name`.
 
-        An encoder's own tensors are called alike with and without LoRA's adapters.
+        A tensor of the encoder itself has the same name with and without LoRA's adapters.
         """
         return _renamed(name, self.renamings)
 
 
 class ViT(Family):
-    """The original vision transformer, with a class token alone."""
+    """The original vision transformer, with a class token and no register tokens."""
 
     keys = _SIZES | {
         "intermediate_size", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "encoder_stride",
@@ -140,7 +140,7 @@ class DINOv3(ViT):
 
 
 class Timm(Family):
-    """timm's vision transformers, in transformers' wrapper."""
+    """A vision transformer of timm, in transformers' wrapper."""
 
     keys = frozenset({"architecture", "model_args"})
     without_meaning = frozenset(
@@ -178,7 +178,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: str) -> Family:
-    """The family of what transformers calls `model_type`."""
+    """Return the family of a model type of transformers."""
     return FAMILIES.get(model_type) or Family()
 
 

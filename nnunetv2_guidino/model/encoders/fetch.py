@@ -1,4 +1,4 @@
-"""Bring an encoder from the Hugging Face hub into a folder, for nodes without internet."""
+"""Download an encoder from the Hugging Face hub into a folder, for nodes without internet."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from nnunetv2_guidino.model.encoders.source import HUB_FILES, check_folder, file
 def fetch(name: str, folder: Path) -> list[Path]:
     """Download config, weights and model card, and compare the weights' SHA-256 with the hub's.
 
-    Run again after an interruption, it goes on where it stopped.
+    A second call after an interruption continues the download.
 
     Args:
-        name: On the hub.
-        folder: To be created, or to be completed.
+        name: Name on the hub.
+        folder: Folder to create or to complete.
 
     Returns:
         The weight files.
 
     Raises:
-        GuidinoError: If the hub does not give it, or a file is not what the hub says.
+        GuidinoError: If the hub does not deliver the encoder, or the hash of a file differs from the hub's.
     """
     with hub_errors(name, folder):
         info = HfApi().model_info(name, files_metadata=True)
-        # one commit for files and hashes, should the model be updated meanwhile
+        # files and hashes come from one commit, in case the model is updated meanwhile
         snapshot_download(name, revision=info.sha, allow_patterns=HUB_FILES, local_dir=folder)
     check_folder(folder, name)
     hashes = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs is not None}

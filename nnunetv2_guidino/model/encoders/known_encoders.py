@@ -1,4 +1,4 @@
-"""Pretrained encoders that are known to fit, with what one needs to know to choose. Others may be used all the same."""
+"""List pretrained encoders that fit, with the facts that help to choose one. Other encoders may be used too."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ DINOV3_LICENCE = "dinov3-license"
 
 @dataclass(frozen=True)
 class KnownEncoder:
-    """Facts about one encoder; the architecture's are checked against transformers and timm in the tests.
+    """Facts about one encoder. The tests compare those about the architecture with transformers and timm.
 
     Args:
-        name: On the Hugging Face hub.
-        licence: As the model card names it.
-        gated: Whether the hub asks to accept the licence first.
-        patch: Side of a token in pixels.
-        width: Of a token.
+        name: Name on the Hugging Face hub.
+        licence: Name of the licence in the model card.
+        gated: True if the hub asks users to accept the licence first.
+        patch: Side of a patch in pixels.
+        width: Number of channels of a token.
         depth: Number of blocks.
         registers: Number of register tokens.
-        parameters: Of the whole transformer.
-        layer: Recommended block, only where one was measured.
-        trained_on: What the weights have seen.
-        architecture: As architecture.read_encoder_config returns it, to build the encoder without its files.
+        parameters: Number of parameters of the whole transformer.
+        layer: Recommended block; None if no block was measured.
+        trained_on: Images that the weights were trained on.
+        architecture: Architecture as read_encoder_config returns it, to build the encoder without its files.
     """
 
     name: str
@@ -150,7 +150,7 @@ KNOWN_ENCODERS = {
 
 
 def list_encoders() -> str:
-    """A table of all known encoders; needs no network."""
+    """Return a table of all known encoders as text; this needs no internet."""
     rows = [("name", "licence", "gated", "patch", "width", "blocks", "registers", "parameters", "layer", "trained on")]
     for encoder in KNOWN_ENCODERS.values():
         parameters = f"{encoder.parameters / 1e6:.1f} M"

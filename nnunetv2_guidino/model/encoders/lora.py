@@ -1,4 +1,4 @@
-"""LoRA on the token encoder: adapters that peft puts in for training, and their merging into the weights to predict."""
+"""Add LoRA's adapters to the token encoder for training, and merge them into the weights for prediction."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from nnunetv2_guidino.config import LoRA
 from nnunetv2_guidino.errors import GuidinoError
 
-# peft is imported where adapters are built: a frozen encoder and a prediction do without it, and start faster.
+# The functions import peft themselves: frozen encoders and predictions do not need it, and start faster without.
 ADAPTER_NAME = "default"
 
 
 def linear_layers(blocks: nn.Module, vit: nn.Module) -> list[str]:
-    """Names in `vit` of its blocks' linear layers: in a vision transformer, the attention projections and the MLP.
+    """Return the names in `vit` of the blocks' linear layers: the attention's projections and the MLP's layers.
 
     Raises:
-        GuidinoError: If there are none, listing what there is.
+        GuidinoError: If there are none. The error lists the kinds of layers in the blocks.
     """
     inside = set(blocks.modules())
     names = [name for name, module in vit.named_modules() if isinstance(module, nn.Linear) and module in inside]
@@ -33,19 +33,19 @@ def linear_layers(blocks: nn.Module, vit: nn.Module) -> list[str]:
 
 
 def reached(vit: nn.Module, layers: Sequence[str], forward: Callable[[], Tensor]) -> list[str]:
-    """Those of the layers whose output the tokens depend on, in their order: there alone adapters get gradients.
+    """Return the layers whose outputs the tokens depend on, in their order. Adapters on other layers get no gradients.
 
-    Some attentions multiply by their layer's weight without calling the layer, and so pass its adapters by.
+    Some attentions multiply by the weight of a layer without calling the layer, so its adapters would have no effect.
 
     Args:
         vit: The transformer.
         layers: Names of its linear layers.
-        forward: A pass through it.
+        forward: Function that runs the transformer and returns its tokens.
     """
     added: dict[str, Tensor] = {}
 
     def add(name: str, output: Tensor) -> Tensor:
-        added[name] = output.new_zeros((), requires_grad=True)  # what an adapter does
+        added[name] = output.new_zeros((), requires_grad=True)  # an adapter adds to the output too
         return output + added[name]
 
     modules = dict(vit.named_modules())
@@ -63,7 +63,13 @@ def reached(vit: nn.Module, layers: Sequence[str], forward: Callable[[], Tensor]
 
 
 def peft_config(lora: LoRA, target_modules: list[str], encoder: str | None = None) -> Any:
-    """peft's configuration of adapters on the layers of these names, of the `encoder` that they fit."""
+    """Return peft's configuration for adapters.
+
+    Args:
+        lora: Settings of the adapters.
+        target_modules: Names of the adapted layers.
+        encoder: Folder or name of the encoder that the adapters fit.
+    """
     from peft import LoraConfig
 
     return LoraConfig(
@@ -76,25 +82,25 @@ def peft_config(lora: LoRA, target_modules: list[str], encoder: str | None = Non
 
 
 def add_adapters(vit: nn.Module, lora: LoRA, target_modules: list[str]) -> None:
-    """Replace the linear layers by peft's, in place; only the adapters are trainable. Their update starts at zero."""
+    """Replace linear layers by peft's, in place. Only the adapters are trainable, and they start without effect."""
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(peft_config(lora, target_modules), vit, ADAPTER_NAME)
 
 
 def dropouts(vit: nn.Module) -> Iterator[nn.Module]:
-    """The adapters' dropout."""
+    """Return the dropout modules of the adapters."""
     return (module for name, module in vit.named_modules() if name.endswith("lora_dropout"))
 
 
 def merge_adapters(state: dict[str, Tensor], lora: LoRA) -> None:
-    """Turn the weights of an encoder with adapters into those of one without, in place: W + alpha / rank · B · A.
+    """Merge the adapters into the weights of their layers, in place: W + alpha / rank · B · A.
 
-    Weights without adapters stay as they are.
+    Weights without adapters do not change.
 
     Args:
-        state: By the names that Family.stable_name gives.
-        lora: What the adapters were trained with.
+        state: Weights by the names that Family.stable_name returns.
+        lora: Settings with which the adapters were trained.
     """
     for key in [key for key in state if key.endswith(".lora_A.weight")]:
         layer = key.removesuffix(".lora_A.weight")
@@ -104,7 +110,7 @@ def merge_adapters(state: dict[str, Tensor], lora: LoRA) -> None:
 
 
 def parameter_counts(parts: Mapping[str, nn.Module]) -> str:
-    """One line: trainable / total parameters of each part, and which layers LoRA has to leave out."""
+    """Return one line with the trainable and total parameters of each part, and the layers that LoRA leaves out."""
     counts: list[str] = []
     left_out: list[str] = []
     for name, module in parts.items():

@@ -1,4 +1,4 @@
-"""The number format in which a vision transformer multiplies matrices."""
+"""Choose the number format in which a vision transformer multiplies matrices."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LARGEST_FLOAT16 = 65504
-# Other images than those of the measurement have larger activations, and adapters move them.
+# Other images than the measured ones may have larger activations, and adapters change them.
 MARGIN = 8
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of bfloat16 without emulating it."""
+    """Return True if the device multiplies matrices of bfloat16 without emulation."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if not hasattr(torch.cpu, "get_capabilities"):  # earlier versions of torch cannot say
+    if not hasattr(torch.cpu, "get_capabilities"):  # earlier versions of torch do not know it
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -30,13 +30,15 @@ def has_bfloat16(device: torch.device) -> bool:
 def native_precision(
     device: torch.device, training: bool, fits_float16: bool = False
 ) -> AbstractContextManager[object]:
-    """Matrices are multiplied in bfloat16 where the device has it, else in float32 or, on GPUs, in float16 if it fits.
+    """Return a context that multiplies matrices in bfloat16 if the device has it.
 
-    nnU-Net's autocast on GPUs is in float16, which ends at 65504: the residual stream of large DINOv3 goes beyond.
-    bfloat16 has float32's range. Norms, the residual stream and all parameters stay in float32.
+    Other devices multiply in float32; other GPUs multiply in float16 if the activations fit it.
 
-    CPUs predict in float32, as nnU-Net does there: bfloat16 moves the Dice of single cases by some thousandths
-    (tests/support/number_formats.py). A training's own randomness is far larger.
+    nnU-Net's autocast on GPUs uses float16. Its largest value is 65504, which the residual stream of large DINOv3
+    models exceeds. bfloat16 has the range of float32. Norms, the residual stream and all parameters stay in float32.
+
+    CPUs predict in float32, as nnU-Net does on CPUs: bfloat16 changes the Dice of single cases by some thousandths
+    (docs/tools/number_formats.py). The randomness of a training is far larger.
     """
     if device.type not in ("cpu", "cuda"):
         return nullcontext()
@@ -60,14 +62,14 @@ class _Products(TorchFunctionMode):
 
 
 def largest_activation(vit: nn.Module, run: Callable[[Tensor], object], size: int) -> float:
-    """The largest absolute value that goes into a matrix product of a transformer, or comes out of one.
+    """Return the largest absolute value among the inputs and outputs of a transformer's matrix products.
 
-    It is measured in float32 on two images: normal noise, and one that is zero everywhere.
+    It is measured in float32 on two images: normal noise, and zeros.
 
     Args:
         vit: The transformer.
-        run: A pass through it, of images (2, 3, size, size).
-        size: Pixels of a side.
+        run: Function that runs the transformer on images (2, 3, size, size).
+        size: Side of the images in pixels.
     """
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = torch.cat([noise, torch.zeros_like(noise)]).to(next(vit.parameters()).device)
@@ -77,5 +79,5 @@ def largest_activation(vit: nn.Module, run: Callable[[Tensor], object], size: in
 
 
 def fits_float16(activation: object) -> bool:
-    """Whether products in float16 are safe, given the largest activation; without a number they are not."""
+    """Return True if float16 holds products with this largest activation; False if `activation` is no number."""
     return isinstance(activation, (int, float)) and MARGIN * activation <= LARGEST_FLOAT16

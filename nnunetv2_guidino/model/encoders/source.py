@@ -1,4 +1,4 @@
-"""Where an encoder comes from: a folder, the hub's cache or the hub; its licence and its hash."""
+"""Find an encoder in a folder, in the hub's cache or on the hub, and describe it with its licence and its hash."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _UNGATED_ALTERNATIVE = "facebook/dinov2-small or timm/vit_small_patch16_dinov3.l
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """What was loaded and from where; written to the training log and the plans."""
+    """Description of a loaded encoder and its origin, for the training log and the plans."""
 
     name: str
     folder: str
@@ -58,9 +58,9 @@ class EncoderSource:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package and of those that build, adapt and train its networks, by distribution name.
+    """Return the versions of this package and of the packages that build, adapt and train its networks.
 
-    Recorded with a trained model, they say where to look should a later version ever compute something else.
+    A trained model records them, for the case that a later version computes other results.
     """
     return {name: _version(name) for name in _RECORDED_VERSIONS}
 
@@ -73,17 +73,17 @@ def _version(distribution: str) -> str:
 
 
 def find_encoder(encoder: str, use: str = USE) -> Path:
-    """The local folder with an encoder's config.json and safetensors weights.
+    """Return the local folder with an encoder's config.json and safetensors weights.
 
-    A folder is taken as it is. A name is looked up in the local hub cache first, then on the hub: on a node without
-    internet, asking the hub first costs many seconds of retries.
+    A name is looked up in the local hub cache first, then on the hub: on a node without internet, asking the hub first
+    costs many seconds of retries.
 
     Args:
-        encoder: A folder or a name on the hub.
-        use: How the user makes use of a FOLDER in its place, for the message.
+        encoder: Folder or name on the hub.
+        use: Instruction to use a FOLDER instead, for the error message.
 
     Raises:
-        GuidinoError: If it is not there, saying what to do.
+        GuidinoError: If the encoder is not found. The error says what to do.
     """
     folder = Path(encoder).expanduser()
     if folder.is_dir():
@@ -117,20 +117,20 @@ def _in_cache(encoder: str) -> Path | None:
 
 
 def _is_incomplete(folder: Path) -> bool:
-    """Whether a download was cut short, so that the hub has to be asked again."""
+    """Return True if a download was interrupted, so that the hub has to be asked again."""
     return not (folder / "config.json").is_file() or not _weight_files(folder)
 
 
 @contextmanager
 def hub_errors(encoder: str, folder: Path | None = None, use: str = USE) -> Iterator[None]:
-    """Whatever keeps the hub from giving an encoder, as a GuidinoError that says what to do.
+    """Turn every error of the hub within this context into a GuidinoError that says what to do.
 
-    Only a connection that fails is told as one; a disk that is full or may not be written to is told as that.
+    Failed connections and disks that are full or write-protected get different messages.
 
     Args:
-        encoder: Its name.
-        folder: Where it is to be written; None for the hub's cache.
-        use: As find_encoder has it.
+        encoder: Name of the encoder.
+        folder: Folder to which the encoder is written; None for the hub's cache.
+        use: Instruction to use a FOLDER instead, as in find_encoder.
     """
     elsewhere = (
         f"On a machine with internet run `hf download {encoder} --local-dir FOLDER`, copy FOLDER here and {use}; or "
@@ -150,7 +150,7 @@ def hub_errors(encoder: str, folder: Path | None = None, use: str = USE) -> Iter
             f"encoder {encoder}: there is no folder {Path(encoder).absolute()}, and the Hugging Face hub has no such "
             f"model (or it is private and you are not logged in: `hf auth login`)"
         ) from error
-    except (HTTPError, OSError, RuntimeError) as error:  # hf_xet raises the last
+    except (HTTPError, OSError, RuntimeError) as error:  # hf_xet raises RuntimeError
         if not _is_connection_problem(error):
             raise GuidinoError(_told_as_is(encoder, error, folder)) from error
         raise GuidinoError(
@@ -161,7 +161,7 @@ def hub_errors(encoder: str, folder: Path | None = None, use: str = USE) -> Iter
 
 def _is_connection_problem(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
-        return False  # the hub has been reached, and refuses
+        return False  # the hub was reached and refused
     if isinstance(error, LocalEntryNotFoundError):
         return error.__cause__ is None or _is_connection_problem(error.__cause__)
     if isinstance(error, (HTTPError, ConnectionError, TimeoutError, socket.gaierror)):
@@ -180,7 +180,7 @@ def _told_as_is(encoder: str, error: BaseException, folder: Path | None = None) 
 
 
 def is_cached(encoder: str) -> bool:
-    """Whether the encoder can be loaded without a network."""
+    """Return True if the encoder can be loaded without internet."""
     try:
         folder = Path(encoder).expanduser()
         cached = folder if folder.is_dir() else _in_cache(encoder)
@@ -200,7 +200,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def check_folder(folder: Path, encoder: str) -> Path:
-    """The folder itself; raises GuidinoError if config or weights are missing, or are not what their names say."""
+    """Return the folder itself; raise GuidinoError if config.json or the weights are missing or damaged."""
     if not (folder / "config.json").is_file():
         raise GuidinoError(
             f"encoder {encoder}: {folder} has no config.json; expected a folder as transformers' save_pretrained or "
@@ -218,20 +218,20 @@ def check_folder(folder: Path, encoder: str) -> Path:
 
 
 def describe(folder: Path, name: str, parameters: int, config: Any = None) -> EncoderSource:
-    """What was loaded from `folder`.
+    """Describe the encoder that was loaded from `folder`.
 
     Args:
-        folder: As find_encoder returns it.
-        name: What the user called it.
-        parameters: Of the whole of it, used or not.
-        config: transformers' configuration of it; None for a network that is not transformers'.
+        folder: Folder that find_encoder returned.
+        name: Name that the user gave.
+        parameters: Number of parameters of the whole encoder, including unused ones.
+        config: transformers' configuration of the encoder; None for a network of another library.
     """
     licence, address = _licence(folder, name, config)
     return EncoderSource(name, str(folder.resolve()), parameters, file_sha256(_weight_files(folder)), licence, address)
 
 
 def file_sha256(paths: Sequence[Path]) -> str:
-    """Of the files' bytes, one after the other."""
+    """Return the SHA-256 of the files' bytes, one file after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -241,11 +241,11 @@ def file_sha256(paths: Sequence[Path]) -> str:
 
 
 def _licence(folder: Path, encoder: str, config: Any) -> tuple[str, str | None]:
-    """Name and address, from the model card beside the weights, else from the family and the hub's page."""
+    """Return name and address of the licence, from the model card beside the weights or from family and hub page."""
     card = folder / "README.md"
     try:
         metadata = (metadata_load(card) if card.is_file() else None) or {}
-    except Exception:  # other letters, or YAML that is none; what it says of the licence is of no use then
+    except Exception:  # another encoding or invalid YAML; the card is of no use then
         metadata = {}
     metadata = {key: value for key, value in metadata.items() if isinstance(value, str)}
     name = metadata.get("license_name") or metadata.get("license")

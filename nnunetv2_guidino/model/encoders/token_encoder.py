@@ -1,4 +1,4 @@
-"""A pretrained vision transformer as (B, n, H, W) -> (B, C, h, w): finding, loading, rebuilding and feeding it."""
+"""TokenEncoder turns a patch (B, n, H, W) into a pretrained vision transformer's tokens (B, C, h, w)."""
 
 from __future__ import annotations
 
@@ -29,51 +29,52 @@ from nnunetv2_guidino.model.encoders.vit_weights import pretrained_vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# nnU-Net's normalisation schemes that leave [0, 1]; the others leave something near zero mean and unit variance.
+# nnU-Net's normalisation schemes with values in [0, 1]; the others give about zero mean and unit variance.
 UNIT_RANGE_SCHEMES = ("RescaleTo01Normalization", "RGBTo01Normalization")
 
-# A volume has hundreds of slices. So many tokens make ViT-S's widest tensor, 1536 floats for each, 100 MB.
+# A volume has hundreds of slices. With 1536 floats for each token, ViT-S's widest tensor has 100 MB.
 TOKENS_AT_ONCE = 2**14
-TOKENS_WITHOUT_GRADIENT = 2**16  # nothing but a block's own tensors is there then
+TOKENS_WITHOUT_GRADIENT = 2**16  # only the tensors of one block are in memory then
 
-MEASURED_PATCHES = 14  # a side, of the images by which the largest activation is measured
+MEASURED_PATCHES = 14  # side of the images on which the largest activation is measured
 
-# No tokens pass here: the stand-in for masked patches, and what sums the whole image up. DDP wants no parameters that
-# get no gradient.
+# Parameters that no patch token depends on: the substitute for masked patches, and the pooling of the whole image. DDP
+# does not accept trainable parameters without a gradient.
 _WITHOUT_GRADIENT = ("mask_token", "pooler")
 
 
 class TokenEncoder(nn.Module):
-    """A vision transformer's patch tokens, with the input brought to what it was trained on.
+    """Return a vision transformer's patch tokens, and prepare the input as the transformer was trained.
 
-    Input: the first channels of an nnU-Net patch, one per normalisation scheme; what a cascade appends behind them is
-    left out. One channel is repeated, three go as they are, other counts pass a learned 1×1 convolution that starts as
-    the mean. Channels in [0, 1] get ImageNet's mean and standard deviation; the others pass as they are. The image is
-    enlarged until its shorter side has `min_input_size` pixels, as long as its area does not exceed that of a square of
-    `max_input_size`, to which larger ones are reduced; then it is resized to the nearest multiples of the patch.
+    The input is the first channels of an nnU-Net patch, one for each normalisation scheme; channels that a cascade
+    appends are left out. One channel is repeated, three channels are used as they are, and other numbers pass a learned
+    1×1 convolution that starts as the mean. Channels in [0, 1] are normalised with ImageNet's mean and standard
+    deviation. The image is enlarged until its shorter side has `min_input_size` pixels, but not beyond the area of a
+    square with side `max_input_size`. Larger images are reduced to this area. Then each side is resized to the nearest
+    multiple of the patch.
 
-    The transformer is frozen: no gradients, and evaluation mode whatever `.train()` says (DINOv3 rescales its position
-    embedding at random in training mode). LoRA's adapters alone get gradients, and their dropout follows `.train()`.
-    A `trainable` one gets gradients as a whole, and stays in evaluation mode all the same.
+    The transformer is frozen: it has no gradients and stays in evaluation mode after `.train()`, because DINOv3
+    rescales its position embedding at random in training mode. Only LoRA's adapters get gradients, and their dropout
+    follows `.train()`. A `trainable` transformer gets gradients as a whole and stays in evaluation mode too.
+
+    A large batch, such as the slices of a volume, is encoded in parts, so memory does not grow with its size. With
+    gradients, the backward pass encodes the parts once more.
+
+    In the state dict, the transformer's tensors have names of our own, which no version of transformers, timm or peft
+    changes. `load_state_dict` also takes the names of all these versions.
 
     Args:
-        architecture: As read_encoder_config returns it. The weights are random until `load_pretrained` or
+        architecture: Architecture as read_encoder_config returns it. The weights are random until `load_pretrained` or
             `load_state_dict`.
-        layer: The block whose tokens are used, from 1; None is the last; several are concatenated. Later blocks are not
-            built.
-        normalization_schemes: nnU-Net's, one per image channel.
-        min_input_size: Pixels of the shorter side, of inputs that are not elongated.
-        lora: Adapters on the transformer's linear layers; None for none.
-        merge_lora: To predict. Build no adapters, but merge those in the weights that `load_state_dict` gets: as fast
-            as without. Of an ensemble's folds whose encoders are equal then, only two encode a tile (see TokenMemory).
-        trainable: Train the transformer itself.
-        max_input_size: Pixels of the side of the largest square, not below min_input_size; None for any size.
-
-    A large batch, such as the slices of a volume, is encoded in parts, so that its size does not count in memory; where
-    there are gradients, the parts are encoded once more in the backward pass.
-
-    In its state dict the transformer's tensors have names of our own, which no version of transformers, timm or peft
-    changes; `load_state_dict` also takes those of any of these versions.
+        layer: Number of the block whose tokens are used, from 1; None for the last. The tokens of several blocks are
+            concatenated. Later blocks are not built.
+        normalization_schemes: nnU-Net's normalisation scheme of each image channel.
+        min_input_size: Shorter side of the input in pixels, if the input is not elongated.
+        lora: Settings of adapters on the transformer's linear layers; None for no adapters.
+        merge_lora: True for predictions: build no adapters, and merge those in the weights that `load_state_dict` gets.
+            Folds of an ensemble with equal encoders then share the tokens of a tile (see TokenMemory).
+        trainable: True to train the transformer itself.
+        max_input_size: Side in pixels of the largest square, at least min_input_size; None for no limit.
 
     Shape:
         (B, n, H, W) with n >= len(normalization_schemes) -> (B, C, h, w)
@@ -119,8 +120,8 @@ class TokenEncoder(nn.Module):
         self.has_gradients = self.has_adapters or trainable  # of the transformer
         self.memory = TokenMemory() if merge_lora else None
         self.cast_weights = CastWeights(self.vit) if merge_lora else None
-        self.fits_float16 = False  # whoever knows the weights says otherwise
-        self.not_adapted: list[str] = []  # linear layers on which adapters would get no gradients
+        self.fits_float16 = False  # set when the weights are known
+        self.not_adapted: list[str] = []  # linear layers without adapters, which would get no gradients there
         if lora is not None and self.has_adapters:
             self._adapted = self._layers_to_adapt(blocks)
             add_adapters(self.vit, lora, self._adapted)
@@ -165,14 +166,14 @@ class TokenEncoder(nn.Module):
         return self
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """The transformer's input size in pixels for a patch of height×width pixels."""
+        """Return the transformer's input size in pixels for a patch of height×width pixels."""
         factor = self._factor(height, width)
         patches = (max(1, int(side * factor / self.patch_size + 0.5)) for side in (height, width))
         rows, columns = patches
         return rows * self.patch_size, columns * self.patch_size
 
     def _factor(self, height: int, width: int) -> float:
-        """By how much a patch is enlarged or, below 1, reduced."""
+        """Return the factor by which a patch is enlarged or, below 1, reduced."""
         factor = max(1.0, self.min_input_size / min(height, width))
         if self.max_input_size is not None:
             factor = min(factor, self.max_input_size / math.sqrt(height * width))
@@ -187,14 +188,14 @@ class TokenEncoder(nn.Module):
     def _encode(self, images: Tensor) -> Tensor:
         height, width = self.input_size(*images.shape[2:])
         tokens_per_image = (height // self.patch_size) * (width // self.patch_size)
-        # The learned convolution lies before the transformer, so its gradient has to pass through.
+        # The learned convolution lies before the transformer, so its gradient passes through the transformer.
         with nullcontext() if self.to_rgb is not None or self.has_gradients else torch.no_grad():
             most = TOKENS_AT_ONCE if torch.is_grad_enabled() else TOKENS_WITHOUT_GRADIENT
             chunks = torch.split(images, max(1, most // tokens_per_image))
             encode = self._tokens
             if len(chunks) > 1 and torch.is_grad_enabled() and not self.keeps_hidden_tokens:
-                # Kept for the backward pass are the chunks alone, not what the transformer makes of them. Hidden tokens
-                # are kept nevertheless: torch.compile could not collect them in here.
+                # Only the chunks are kept for the backward pass, and no tensor inside the transformer. With hidden
+                # tokens everything is kept, because torch.compile cannot collect these inside a checkpoint.
                 encode = partial(checkpoint, encode, use_reentrant=False)
             return torch.cat([encode(chunk) for chunk in chunks])
 
@@ -208,9 +209,9 @@ class TokenEncoder(nn.Module):
         if (height, width) != tuple(image.shape[2:]):
             is_reduced = self._factor(*image.shape[2:]) < 1
             image = F.interpolate(image, size=(height, width), mode="bilinear", antialias=is_reduced)
-        # [CLS, registers…, patches…]: the patches are the last ones, whatever lies before them.
+        # [CLS, registers…, patches…]: the patches come last, after any number of other tokens.
         rows, columns = height // self.patch_size, width // self.patch_size
-        own = self.scale.dtype  # the weights' too; the convolution may be under nnU-Net's autocast
+        own = self.scale.dtype  # the weights' format too; nnU-Net's autocast may have changed the image's
         cast = nullcontext() if self.cast_weights is None or not _predicting() else self.cast_weights.used(image.device)
         with native_precision(image.device, self.training, self.fits_float16), cast:
             patches = self._all_tokens(image.to(own))[:, -rows * columns :].to(own)
@@ -223,7 +224,7 @@ class TokenEncoder(nn.Module):
         last = self.vit(pixel_values=image, **self._options).last_hidden_state
         norm: Any = self.family.final_norm(self.vit)
         tokens = torch.cat([*map(norm, self._hidden_tokens), last], dim=2)
-        self._hidden_tokens.clear()  # what is kept here would keep the pass's graph alive
+        self._hidden_tokens.clear()  # kept tensors would keep the graph of this pass in memory
         return tokens
 
     def _keep_hidden_tokens(self, block: nn.Module, args: Any, output: Any) -> None:
@@ -233,8 +234,8 @@ class TokenEncoder(nn.Module):
         """Load pretrained weights and describe them.
 
         Args:
-            folder: As find_encoder returns it.
-            name: What the user called it.
+            folder: Folder that find_encoder returned.
+            name: Name that the user gave.
 
         Raises:
             GuidinoError: If the weights do not fit the architecture.
@@ -243,9 +244,9 @@ class TokenEncoder(nn.Module):
         parameters = sum(p.numel() for p in pretrained.parameters())
         del self.family.blocks(pretrained)[self.last_layer :]
         if self.lora is not None and self.has_adapters:
-            add_adapters(pretrained, self.lora, self._adapted)  # zero, as in self.vit
-        # `pretrained` itself is not used: from_pretrained leaves buffers that are not in the file unset in some models
-        # (the rotary periods of timm 1.0.22's DINOv3).
+            add_adapters(pretrained, self.lora, self._adapted)  # they start without effect, as in self.vit
+        # self.vit is not replaced by `pretrained`: in some models, from_pretrained does not set buffers that are not in
+        # the file (the rotary periods of timm 1.0.22's DINOv3).
         self.vit.load_state_dict(pretrained.state_dict())
         activation = largest_activation(self.vit, self._all_tokens, MEASURED_PATCHES * self.patch_size)
         # Training as a whole moves the activations further than adapters do.
@@ -267,14 +268,14 @@ def _to_installed_names(module: TokenEncoder, state: dict[str, Tensor], prefix: 
     weights = to_stable(_taken_out(state, f"{prefix}vit."), module.family)
     if module.lora is not None and not module.has_adapters:
         merge_adapters(weights, module.lora)
-    own = module.vit.state_dict(keep_vars=True)  # the parameters themselves: to copy them onto themselves takes no time
+    own = module.vit.state_dict(keep_vars=True)  # the parameters themselves: copying them onto themselves is fast
     installed = to_installed(weights, own, module.family)
     if module.memory is not None:
         convolution = {} if module.to_rgb is None else module.to_rgb.state_dict(prefix=f"{prefix}to_rgb.")
         theirs = {name: state[name] for name in convolution if name in state}
         if equal_weights(own, installed) and equal_weights(convolution, theirs):
             module.memory.start_again()
-            installed = own  # they are there
+            installed = own  # loading changes nothing
         else:
             module.memory.forget()
     for name, tensor in installed.items():

@@ -1,4 +1,4 @@
-"""Tokens of inputs that come again, with other folds and turned round, while an image is predicted."""
+"""Keep the tokens of inputs that occur again, in other folds or mirrored, while an image is predicted."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-# Bytes, where the tokens are. A prediction needs less memory than the training did by more than that.
+# Bytes on the device of the tokens. A prediction needs less memory than the training, by more than this.
 MOST = 2**30
-# nnU-Net mirrors a volume along its axes 0, 1, 2, 01, 02, 12 and 012, of which 0 is that through the slices: turned
-# round, the slices of each of these with 0 came one, two, two and one before.
+# nnU-Net mirrors a volume along its axes 0, 1, 2, 01, 02, 12 and 012, where axis 0 runs through the slices. The passes
+# that mirror axis 0 have the slices of the pass that came one, two, two or one before, in reverse.
 TURNED = 3
 
 
 class TokenMemory:
-    """Keeps what an encoder makes of the tiles of an image, for the folds that follow and for mirrored passes.
+    """Keep an encoder's tokens of the tiles of an image, for the following folds and for mirrored passes.
 
-    To an ensemble's folds, an encoder that none of them has trained is the same. nnU-Net loads one fold after the other
-    into its network and shows each the same tiles in the same order. So a tile is compared with the one that came at
-    its place before, and has that one's tokens only if the two are equal to the last bit. Until a first tile came
-    again, nothing else is kept: one fold alone costs nothing. What does not fit into the memory is encoded by every
-    fold.
+    All folds of an ensemble have the same frozen encoder. nnU-Net loads one fold after the other into its network and
+    passes the same tiles in the same order to each. So each tile is compared with the tile at the same place in the
+    pass before, and gets its tokens if both tiles are equal to the last bit. Until the first tile occurs again, only
+    this tile is kept, so a single fold costs nothing. Every fold encodes the tiles that do not fit into the memory.
 
-    A volume that is mirrored through its slices has the same slices in reverse, if every one is encoded. So the tokens
-    of the last few volumes are kept too, and half of nnU-Net's eight mirrored passes need no encoder. Rounding may
-    differ, since large volumes are encoded in parts.
+    A volume that is mirrored through its slices has the same slices in reverse, if every slice is encoded. So the
+    tokens of the last few volumes are kept too, and half of nnU-Net's eight mirrored passes need no encoder. Rounding
+    may differ, because large volumes are encoded in parts.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class TokenMemory:
         self._last_volumes: deque[tuple[Tensor, Tensor]] = deque(maxlen=TURNED)
 
     def recall(self, images: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """The images' tokens, kept or from `encode`."""
+        """Return the images' tokens, from the memory or from `encode`."""
         if self._next < len(self._kept):
             pair = self._kept[self._next]
             if _equal(pair[0], images):
@@ -61,18 +60,18 @@ class TokenMemory:
             self._last_volumes.append(pair)
 
     def _turned(self, images: Tensor) -> Tensor | None:
-        """Tokens of slices that came in reverse."""
+        """Return the tokens of an earlier volume with the same slices in reverse, None if there is none."""
         if not self._last_volumes:
             return None
         reverse = images.flip(0)
         return next((tokens.flip(0) for seen, tokens in self._last_volumes if _equal(seen, reverse)), None)
 
     def start_again(self) -> None:
-        """Another fold's weights were loaded, and the encoder's among them are those that it has."""
+        """Begin with the first tile again: another fold was loaded, and its encoder has equal weights."""
         self._next = 0
 
     def forget(self) -> None:
-        """The encoder has other weights."""
+        """Forget all tokens: the encoder has other weights."""
         self._forget_from(0)
         self._last_volumes.clear()
 
@@ -87,7 +86,7 @@ def _bytes(pair: tuple[Tensor, Tensor]) -> int:
 
 
 def equal_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts are the same to the last bit."""
+    """Return True if two state dicts are equal to the last bit."""
     return ours.keys() == theirs.keys() and all(_equal(ours[name], tensor) for name, tensor in theirs.items())
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights of a vision transformer, read from its folder and checked."""
+"""Read the pretrained weights of a vision transformer from its folder, and check them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from nnunetv2_guidino.model.encoders.names import is_unused
 
 
 def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
-    """The whole transformer of an architecture, in float32, with the weights of a folder.
+    """Build the whole transformer of an architecture in float32, with the weights of a folder.
 
     Raises:
-        GuidinoError: If the weights do not fit the architecture, are not all numbers, or it does not return one token
-            per patch.
+        GuidinoError: If the weights do not fit the architecture or are not finite, or if the transformer does not
+            return one token per patch.
     """
     misfit = f"encoder {folder}: the weights cannot be loaded into the architecture in config.json"
     with _quiet_transformers():
@@ -37,7 +37,7 @@ def pretrained_vit(folder: Path, architecture: dict[str, Any]) -> Any:
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are told below
+                ignore_mismatched_sizes=True,  # reported below
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise GuidinoError(f"{misfit}: {error}") from error
@@ -74,7 +74,7 @@ def _check_patch_tokens(vit: Any, folder: Path) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no table of unused weights in the training log; what matters is checked and raised."""
+    """Keep progress bars and tables of unused weights out of the training log; `pretrained_vit` checks the weights."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

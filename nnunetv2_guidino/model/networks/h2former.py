@@ -1,4 +1,4 @@
-"""H2Former (TMI 2023): a ResNet and Swin blocks level by level, with convolutions of several scales; on timm's; 2D."""
+"""H2Former (TMI 2023), in 2D: a ResNet, Swin blocks and convolutions of several scales, built with timm's layers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from nnunetv2_guidino.model.networks.timm_weights import load_parts
 class H2Former(OneOutput):
     """H2Former for patches of any size and any number of channels.
 
-    Its channel attention weighs channels, inside the transformers' MLPs too, where the published code's weighs pixels.
+    The channel attention weighs channels, also inside the transformers' MLPs. There, the published code weighs pixels.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
-        window: Tokens along the height and the width of a window at every level; the published network's is a sixteenth
+        input_channels: Number of channels of the patch.
+        num_classes: Number of channels of the output.
+        deep_supervision: nnU-Net's switch of deep supervision.
+        strides: Strides in the plans, which nnU-Net reads.
+        window: Tokens along the height and the width of a window at every level; the published network has a sixteenth
             of the patch.
         width: Channels of the finest level; each level doubles them.
-        blocks: Of the ResNet at each level.
-        heads: Of the attention at each level, of two blocks.
-        drop_path: Of the last transformer block, rising from zero.
-        pretrained: A folder or a name on the hub with timm's ResNet of this width and these blocks; None: random.
+        blocks: Number of the ResNet's blocks at each level.
+        heads: Number of attention heads in the two transformer blocks of each level.
+        drop_path: Rate of drop path in the last transformer block; it rises from zero.
+        pretrained: Folder or name on the hub of timm's ResNet of this width and these blocks; None for random weights.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -74,12 +74,12 @@ class H2Former(OneOutput):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """The window is a sixteenth of the planned patch."""
+        """Return the settings with a window of a sixteenth of the planned patch."""
         window = [math.ceil(side / 16) for side in configuration["patch_size"]]
         return super().planned(configuration, **{"window": window, **settings})
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
-        """The ResNet's."""
+        """Load the weights of the ResNet."""
         resnet = self.encoder.resnet
         return load_parts(folder, name, [(resnet, "")], "conv1.weight", resnet.conv1.in_channels)
 
@@ -91,9 +91,9 @@ class H2Former(OneOutput):
 
 
 class H2Encoder(nn.Module):
-    """At each level: transformers on the sum of a ResNet stage and of convolutions of several scales.
+    """At each level, apply transformer blocks to the sum of a ResNet stage and of convolutions of several scales.
 
-    Both read the level above: the ResNet stage the transformers' output, the convolutions the same through a norm.
+    Both read the transformers' output of the level above, the convolutions after a norm.
 
     Shape:
         (B, n, H, W) -> [(B, C_i, ⌈H / 2^(i + 1)⌉, ⌈W / 2^(i + 1)⌉), finest first]
@@ -113,7 +113,7 @@ class H2Encoder(nn.Module):
             zero_init_last=False,
         )
         resnet.conv1.stride = (1, 1)
-        self.resnet = resnet  # with timm's names, by which pretrained weights fit
+        self.resnet = resnet  # keeps timm's names, so that pretrained weights fit
         first = widths[0]
         self.mixings = nn.ModuleList([MultiScale(input_channels, [first // 2, first // 4, first // 8, first // 8])])
         self.mixings.extend(MultiScale(channels, [channels, channels]) for channels in widths[:-1])
@@ -135,10 +135,10 @@ class H2Encoder(nn.Module):
 
 
 class H2Decoder(Decoder):
-    """From the coarsest features up, each level joined with the encoder's.
+    """Go up from the coarsest features, and join each level with the encoder's features.
 
     Shape:
-        As H2Encoder returns them -> (B, classes, H, W)
+        features as H2Encoder returns them -> (B, classes, H, W)
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int, deep_supervision: bool):
@@ -159,7 +159,7 @@ class H2Decoder(Decoder):
 
 
 class MultiScale(nn.Module):
-    """Convolutions with kernels 2, 4, 8, … side by side, each to half the size, and channel attention on all.
+    """Apply convolutions with kernels 2, 4, 8, … in parallel, each to half the size, and channel attention to all.
 
     Shape:
         (B, C, H, W) -> (B, sum of widths, ⌈H / 2⌉, ⌈W / 2⌉)
@@ -180,7 +180,7 @@ class MultiScale(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """x + x · a weight for each channel, from its mean and those of its two neighbours (ECA).
+    """Return x + x · w, where the weight w of each channel depends on its mean and those of its neighbours (ECA).
 
     Shape:
         (B, …, C) -> the same
@@ -197,7 +197,7 @@ class ChannelAttention(nn.Module):
 
 
 class AttentiveMLP(nn.Module):
-    """A transformer's MLP with channel attention on its outputs.
+    """The MLP of a transformer, with channel attention on its outputs.
 
     Shape:
         (B, tokens, C) -> the same

@@ -1,4 +1,4 @@
-"""Architectures by name: what plans say to have one, and whether plans fit theirs."""
+"""Write an architecture into the plans by its name, and check that plans fit their architecture."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nnunetv2_guidino.model.networks.contract import Architecture, describe
 
 
 def planned_architecture(name: str, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-    """The section "architecture" of a plans' configuration that makes nnU-Net build the architecture of that name.
+    """Return the section "architecture" of a configuration with which nnU-Net builds the architecture of this name.
 
     Args:
-        name: One of lists.ARCHITECTURES.
-        configuration: As nnU-Net planned it.
-        settings: The architecture's own, by name; its defaults for the others.
+        name: Name in lists.ARCHITECTURES.
+        configuration: Configuration that nnU-Net planned.
+        settings: Settings of the architecture by name; missing settings get their defaults.
 
     Raises:
-        GuidinoError: If there is no such architecture or setting, or it does not live in the configuration's
-            dimensions.
+        GuidinoError: If there is no architecture or setting of a name, or if the architecture is not for the
+            configuration's dimensions.
     """
     entry = lists.find(lists.ARCHITECTURES, name, "the architecture")
     architecture: type[Architecture] = entry.load()
@@ -39,14 +39,15 @@ def planned_architecture(name: str, configuration: Mapping[str, Any], /, **setti
 
 
 def check_configuration(network: nn.Module, configuration: Mapping[str, Any], deep_supervision: bool = True) -> None:
-    """Refuse to train on a patch that the network cannot take, or with outputs that nnU-Net would weigh wrongly.
+    """Check that the network can take the patch, and that nnU-Net weighs its outputs correctly.
 
     Args:
-        configuration: Of the plans.
-        deep_supervision: Whether nnU-Net's loss is to weigh several outputs; without, it reads no strides.
+        network: The network.
+        configuration: Configuration of the plans.
+        deep_supervision: True if nnU-Net's loss weighs several outputs; otherwise it reads no strides.
 
     Raises:
-        GuidinoError: Naming what would work.
+        GuidinoError: If a check fails. The error names values that would work.
     """
     description = describe(network)
     description.check_patch(configuration["patch_size"])

@@ -1,4 +1,4 @@
-"""nnWNet (CVPR 2025): a U-Net's path gone through twice, with a global branch beside each level; 2D and 3D."""
+"""nnWNet (CVPR 2025), in 2D and 3D: two U-Nets in a row, with a global branch at each level."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ from nnunetv2_guidino.model.networks.nnwnet_blocks import (
     raised,
 )
 
-# Of the five levels: the paper's in 2D, and its trainer's in 3D. The global branch has half of them.
+# Channels of the five levels: the paper's in 2D, those of its trainer in 3D. The global branch has half as many.
 WIDTHS = {2: (16, 32, 64, 128, 256), 3: (32, 64, 128, 256, 320)}
 
 
 class NNWNet(Architecture):
     """nnWNet, with as many levels as there are strides, and an output for each of them but the coarsest.
 
-    Two encoders and two decoders follow each other, so that there is no one place between an encoder and a decoder: it
-    takes a guide at its input. What the paper calls attention is, in the published network, a mean over 3×3 pixels.
+    Two encoders and two decoders follow each other, so there is no single place between an encoder and a decoder, and
+    the network takes a guide only at its input. The published code implements the paper's attention as a mean over 3×3
+    pixels.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of each output.
-        deep_supervision: nnU-Net's.
-        strides: For each level, along each axis, the first being ones.
-        widths: Channels of each level; None are the paper's for five levels.
-        global_widths: Channels of the global branch at each level; None are half of `widths`.
+        input_channels: Number of channels of the patch.
+        num_classes: Number of channels of each output.
+        deep_supervision: nnU-Net's switch of deep supervision.
+        strides: Stride of each level along each axis; the first level has ones.
+        widths: Channels of each level; None for the paper's, with five levels.
+        global_widths: Channels of the global branch at each level; None for half of `widths`.
         norm: "batch", as published, or "instance".
 
     Shape:
-        (B, n, *size) -> (B, classes, *size), or with deep supervision a list of them at the strides
+        (B, n, *size) -> (B, classes, *size), or with deep supervision a list of segmentations at the strides
 
     Raises:
-        GuidinoError: If levels and widths do not match in number, or there is no such norm.
+        GuidinoError: If the numbers of levels and widths differ, or `norm` is unknown.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class NNWNet(Architecture):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """As many levels as there are widths, five without any, with the planned strides as far as they go."""
+        """Return the settings with a level for each width, five by default, and the planned strides of these levels."""
         patch_size = configuration["patch_size"]
         widths = settings.setdefault("widths", list(WIDTHS[len(patch_size)]))
         settings.setdefault("global_widths", [channels // 2 for channels in widths])
@@ -102,7 +103,7 @@ class NNWNet(Architecture):
 
     @classmethod
     def planned_widths(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """A level for each planned stage, as wide as that."""
+        """Return the planned width of each stage, so that the network has a level for each stage."""
         planned = configuration["architecture"]["arch_kwargs"]
         if "features_per_stage" not in planned:
             raise GuidinoError(f"{cls.__name__} cannot be as wide as planned: the plans have no features_per_stage")
@@ -128,13 +129,13 @@ class NNWNet(Architecture):
         return [self._as_target(*output_scale, size) for output_scale in zip(outputs, self.scales, strict=False)]
 
     def _as_target(self, output: Tensor, scale: Sequence[int], size: Sequence[int]) -> Tensor:
-        """With the sides that nnU-Net's target has: it rounds them, where strided convolutions round up."""
+        """Resize an output to the sides of nnU-Net's target, which are rounded; strided convolutions round up."""
         sides = [side / by for side, by in zip(size, scale, strict=True)]
         return resized(cropped(output, [math.ceil(side) for side in sides]), [max(1, round(side)) for side in sides])
 
 
 class FirstEncoder(nn.Module):
-    """Goes down, and keeps what the global blocks make of each level.
+    """Go down, and apply a global block to each level.
 
     Shape:
         (B, L₀, *size) -> the coarsest (B, L_n, …), [(B, G_i, …) for each level]
@@ -158,16 +159,17 @@ class FirstEncoder(nn.Module):
 
 
 class FirstDecoder(nn.Module):
-    """Goes up: each level joins what comes from below with the first encoder's global features.
+    """Go up, and join each level with the first encoder's global features.
 
     Shape:
-        the coarsest local, the globals -> the finest (B, L₀ + G₀, …), [globals of each level, the coarsest as it came]
+        the coarsest local features, the global features of each level
+        -> the finest (B, L₀ + G₀, …), [global features of each level, where the coarsest are those of the input]
     """
 
     def __init__(self, widths: Sequence[int], global_widths: Sequence[int], layers: Layers):
         super().__init__()
         joined = [width + wide for width, wide in zip(widths, global_widths, strict=True)]
-        inputs = [*joined[1:-1], widths[-1]]  # the coarsest level's global goes to the second half alone
+        inputs = [*joined[1:-1], widths[-1]]  # only the second encoder reads the coarsest global features
         self.blocks = nn.ModuleList(Residual(i, width, layers) for i, width in zip(inputs, widths[1:], strict=True))
         self.ups = nn.ModuleList(convolved(below, width, layers, bias=False) for width, below in pairwise(widths))
         self.globals = nn.ModuleList(
@@ -183,12 +185,13 @@ class FirstDecoder(nn.Module):
 
 
 class SecondEncoder(nn.Module):
-    """Goes down again: each level joins what comes from above with the first decoder's global features.
+    """Go down again, and join each level with the first decoder's global features.
 
-    The finest level keeps the first decoder's global features, and the coarsest the first encoder's.
+    The finest level keeps the first decoder's global features, and the coarsest level those of the first encoder.
 
     Shape:
-        (B, L₀ + G₀, *size), globals of each level -> the coarsest (B, L_n + G_n, …), [globals of the finer levels]
+        (B, L₀ + G₀, *size), global features of each level
+        -> the coarsest (B, L_n + G_n, …), [global features of the finer levels]
     """
 
     def __init__(
@@ -214,13 +217,14 @@ class SecondEncoder(nn.Module):
 
 
 class SecondDecoder(Decoder):
-    """Goes up again, with a head at each level but the coarsest.
+    """Go up again, with a head at each level except the coarsest.
 
-    The finest head reads the last residual block; the others read the raised features of their level, before the
-    second encoder's global features join them.
+    The finest head reads the last residual block. The other heads read the raised features of their level, before the
+    second encoder's global features are joined.
 
     Shape:
-        the coarsest (B, L_n + G_n, …), globals of the finer levels -> [(B, classes, …) for each of those, finest first]
+        the coarsest (B, L_n + G_n, …), global features of the finer levels
+        -> [(B, classes, …) of each finer level, finest first]
     """
 
     def __init__(

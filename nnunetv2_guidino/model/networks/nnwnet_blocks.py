@@ -1,4 +1,4 @@
-"""The blocks of nnWNet, for two and three dimensions and either norm."""
+"""Build the blocks of nnWNet, for 2D and 3D and for both norms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERS = {
 
 
 class Residual(nn.Module):
-    """Two convolutions, added to a 1×1 of the input where the width changes, and a GELU behind that."""
+    """Add two convolutions to the input, which passes a 1×1 convolution if the width changes; GELU follows."""
 
     def __init__(self, channels: int, width: int, layers: Layers):
         super().__init__()
@@ -44,9 +44,9 @@ class Residual(nn.Module):
 
 
 class GlobalBlock(nn.Module):
-    """Mixes each pixel with the mean of its neighbours, then the channels of each pixel.
+    """Mix each pixel with the mean of its neighbours, then mix the channels of each pixel.
 
-    The published network mixes no neighbours where a volume has less than three slices; this one those that there are.
+    In volumes with fewer than three slices, the published network mixes no neighbours; this one mixes those that exist.
     """
 
     def __init__(self, channels: int, width: int, layers: Layers):
@@ -83,6 +83,6 @@ def downs(widths: Sequence[int], strides: Sequence[Sequence[int]], layers: Layer
 
 
 def raised(up: nn.Module, below: Tensor, beside: Tensor) -> Tensor:
-    """Enlarge a level's features to the next finer level's size, and convolve them."""
+    """Enlarge features to the size of the next finer level, and convolve them."""
     features: Tensor = up(resized(below, beside.shape[2:], align_corners=True))
     return features

@@ -1,4 +1,4 @@
-"""Seg-GuiDINO's network and its partner without a guide: a light decoder on the last layer's tokens; 2D."""
+"""Seg-GuiDINO's network and its unguided partner, in 2D: a light decoder on the tokens of the last block."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from nnunetv2_guidino.model.networks.token_network import TokenNetwork, depth_of
 
 
 class SegGuiDINO(TokenNetwork):
-    """Seg-GuiDINO's network: the last layer's tokens, projected, gated there when it is guided, and decoded.
+    """Project the tokens of the last block, gate them if the network is guided, and decode them.
 
-    Unguided, its projection and the decoder's first convolution are one linear map: compare it with SegGuiDINOPartner.
+    Without a guide, the projection and the decoder's first convolution are a single linear map. Compare guided
+    trainings with SegGuiDINOPartner instead.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them.
+        encoder_config: Architecture of the transformer. For this and the further arguments see TokenNetwork.
         width: Channels of the projected tokens, a multiple of 32.
-        dropout: Of whole channels.
+        dropout: Rate of the dropout of whole channels.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -51,11 +52,11 @@ class SegGuiDINO(TokenNetwork):
 
     @classmethod
     def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
-        """The last block."""
+        """Return the last block."""
         return [depth_of(encoder_config)]
 
     def projected(self, channels: int, width: int) -> nn.Module:
-        """What makes features of tokens."""
+        """Build the projection of tokens to features."""
         return nn.Conv2d(channels, width, 3, padding=1)
 
     def features_of(self, maps: list[Tensor]) -> list[Tensor]:
@@ -63,10 +64,10 @@ class SegGuiDINO(TokenNetwork):
 
 
 class SegGuiDINOPartner(SegGuiDINO):
-    """Seg-GuiDINO's honest partner without a guide: a 1×1 convolution with a norm and an activation projects tokens.
+    """The unguided network to compare Seg-GuiDINO with: a 1×1 convolution with norm and activation projects the tokens.
 
     Args:
-        encoder_config: And the others as SegGuiDINO has them.
+        encoder_config: Architecture of the transformer. For this and the other arguments see SegGuiDINO.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -77,7 +78,7 @@ class SegGuiDINOPartner(SegGuiDINO):
 
 
 class TokenDecoder(Decoder):
-    """A convolution, a norm, an activation and the head, at the tokens' size.
+    """Apply a convolution, a norm, an activation and the head at the tokens' size, and resize the output.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)

@@ -1,4 +1,4 @@
-"""SegDINO and its second version: light decoders on four layers of tokens; 2D."""
+"""SegDINO and its second version, in 2D: light decoders on the tokens of four blocks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from nnunetv2_guidino.model.networks.token_network import TokenNetwork
 
 
 class SegDINO(TokenNetwork):
-    """SegDINO: four layers of tokens, each brought to the same width; no norm and no activation in the head.
+    """Project the tokens of four blocks to the same width, and apply one linear head to all of them.
+
+    The published code trains the transformer, while its paper freezes it; `tuning` decides here.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them. The published code trains the transformer too, though
-            its paper has it frozen.
-        widths: Channels of the first projection of each layer.
-        width: Channels of each layer in the end.
-        head: "transposed" enlarges the first layer by a transposed convolution, as in GuiDINO's tables; "published"
-            has none of it, as SegDINO's own publication.
+        encoder_config: Architecture of the transformer. For this and the further arguments see TokenNetwork.
+        widths: Channels of the first projection of each block's tokens.
+        width: Channels of the second projection of each block's tokens.
+        head: "transposed" enlarges the first block's tokens by a transposed convolution, as in GuiDINO's tables;
+            "published" does not, as in SegDINO's own publication.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -65,7 +66,7 @@ class SegDINO(TokenNetwork):
 
 
 class SegDINODecoder(Decoder):
-    """The projected layers side by side, and one head on all.
+    """Concatenate the projected tokens, and apply one head.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)
@@ -87,7 +88,7 @@ class SegDINO2(TokenNetwork):
     """SegDINO's second version (MICCAI 2026): a pyramid of four sizes, refined from the coarsest to the finest.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them.
+        encoder_config: Architecture of the transformer. For this and the further arguments see TokenNetwork.
         width: Channels of the pyramid, a multiple of 32.
 
     Shape:
@@ -122,7 +123,9 @@ class SegDINO2(TokenNetwork):
 
 
 class PyramidDecoder(Decoder):
-    """The layers at 8, 4, 2 and once the tokens' size; each is refined, added to the next finer one, and refined again.
+    """Resize the features to 8, 4, 2 and 1 times the tokens' size, refine each, and add it to the next finer one.
+
+    Each sum is refined again.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)
@@ -146,7 +149,7 @@ class PyramidDecoder(Decoder):
 
 
 class Separable(nn.Module):
-    """x + strength · GELU(GroupNorm(a depthwise and a pointwise convolution)), the strength starting at zero."""
+    """Return x + strength · GELU(GroupNorm(pointwise(depthwise(x)))), where the learned strength starts at zero."""
 
     def __init__(self, width: int):
         super().__init__()

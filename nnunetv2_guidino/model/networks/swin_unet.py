@@ -1,4 +1,4 @@
-"""Swin-Unet (ECCV workshops 2022): a U-Net of Swin transformer blocks, on timm's; 2D."""
+"""Swin-Unet (ECCV workshops 2022), in 2D: a U-Net of timm's Swin transformer blocks."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from nnunetv2_guidino.model.networks.timm_weights import Part, load_parts
 
 
 class SwinUnet(OneOutput):
-    """Swin-Unet for patches of any size: what does not fill a window is padded, and the padding cut off again.
+    """Swin-Unet for patches of any size: incomplete windows are padded, and the padding is removed afterwards.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
+        input_channels: Number of channels of the patch.
+        num_classes: Number of channels of the output.
+        deep_supervision: nnU-Net's switch of deep supervision.
+        strides: Strides in the plans, which nnU-Net reads.
         width: Channels of the finest stage; each stage doubles them.
-        heads: Of the attention in each stage.
-        blocks: In each stage.
+        heads: Number of attention heads in each stage.
+        blocks: Number of blocks in each stage.
         window: Tokens along a side of a window.
-        drop_path: Of the last block of the encoder, rising from zero; the decoder mirrors it.
-        pretrained: A folder or a name on the hub with timm's Swin-T or another Swin of this width; None: random.
+        drop_path: Rate of drop path in the encoder's last block; it rises from zero, and the decoder mirrors it.
+        pretrained: Folder or name on the hub of timm's Swin-T or another Swin of this width; None for random weights.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -74,7 +74,7 @@ class SwinUnet(OneOutput):
         self.apply(_initialise)
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
-        """The encoder's; and, mirrored, the decoder's: its blocks begin as the encoder's of the same stage."""
+        """Load the weights of the encoder into the encoder and into the decoder's blocks of the same stages."""
         encoder = self.encoder
         parts: list[Part] = [
             (encoder.embedding, "patch_embed.proj."),
@@ -95,7 +95,7 @@ class SwinUnet(OneOutput):
 
 
 class SwinEncoder(nn.Module):
-    """What goes into each stage, and what comes out of the last.
+    """Return the input of each stage and, in place of the last stage's input, its output.
 
     Shape:
         (B, n, H, W) -> [(B, width · 2^i, ⌈H / 2^(i + 2)⌉, ⌈W / 2^(i + 2)⌉), finest first]
@@ -119,10 +119,10 @@ class SwinEncoder(nn.Module):
 
 
 class SwinDecoder(Decoder):
-    """From the coarsest features up, each stage joined with the encoder's.
+    """Go up from the coarsest features, and join each stage with the encoder's features.
 
     Shape:
-        As SwinEncoder returns them -> (B, classes, H, W)
+        features as SwinEncoder returns them -> (B, classes, H, W)
     """
 
     def __init__(self, widths: Sequence[int], stages: Sequence[nn.Module], num_classes: int, deep_supervision: bool):
@@ -144,7 +144,7 @@ class SwinDecoder(Decoder):
 
 
 class Expanding(nn.Module):
-    """Each token becomes by × by.
+    """Turn each token into by × by tokens.
 
     Shape:
         (B, h, w, C) -> (B, h · by, w · by, width)
@@ -162,9 +162,9 @@ class Expanding(nn.Module):
 
 
 class SwinBlock(SwinTransformerBlock):
-    """timm's block, which does not shift its windows along an axis that one window covers.
+    """timm's Swin block for features of any size. It does not shift windows along an axis that one window covers.
 
-    timm decides that from a fixed size of the features; here their size decides.
+    timm decides this once, from a fixed size of the features; this class decides it from their actual size.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def swin_block(channels: int, heads: int, window: int | Sequence[int], index: in
     height, width = (window, window) if isinstance(window, int) else window
     return SwinBlock(
         channels,
-        input_resolution=(height, width),  # means nothing when masks are made as they are needed
+        input_resolution=(height, width),  # has no effect with dynamic_mask
         num_heads=heads,
         window_size=(height, width),
         shift_size=cast(Any, (height // 2, width // 2) if index % 2 else 0),

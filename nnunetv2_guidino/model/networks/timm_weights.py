@@ -1,4 +1,4 @@
-"""Weights of timm's networks, read from their folder and laid into ours part by part."""
+"""Load pretrained weights of timm's networks into the parts of our networks."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.damage import check_finite
 from nnunetv2_guidino.model.encoders.source import EncoderSource, describe
 
-Part = tuple[nn.Module, str]  # ours, and the prefix of its tensors there
+Part = tuple[nn.Module, str]  # a part of our network, and the prefix of its tensors in timm's weights
 
 
 def load_parts(folder: Path, name: str, parts: Sequence[Part], first_convolution: str, channels: int) -> EncoderSource:
-    """Lay pretrained weights into the parts of a network, and describe them.
+    """Load pretrained weights into the parts of a network, and describe them.
 
-    What they have beyond these parts stays unused. Their first convolution, which has seen three channels, is summed
-    up for one and repeated for more, as timm does it.
+    Weights of other parts stay unused. The weight of the first convolution, which is for three channels, is summed for
+    one channel and repeated for more, as timm does it.
 
     Args:
-        folder: With safetensors, as find_encoder returns it.
-        name: What the user called it.
-        parts: Each tensor of these is looked up there.
-        first_convolution: The name of its weight there.
-        channels: Of our input.
+        folder: Folder with safetensors that find_encoder returned.
+        name: Name that the user gave.
+        parts: Parts of our network, whose tensors are all looked up in the weights.
+        first_convolution: Name of the first convolution's weight in the weights.
+        channels: Number of input channels of our network.
 
     Raises:
-        GuidinoError: If a tensor is missing or has another shape, naming it; nothing is changed then.
+        GuidinoError: If a tensor is missing or has another shape. The error names it, and the network is unchanged.
     """
     theirs = _weights(folder)
     parameters = sum(tensor.numel() for tensor in theirs.values())
@@ -54,7 +54,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise GuidinoError(f"{file} cannot be read: {error}") from error
     check_finite(weights, f"encoder {folder}")
-    if "layers.0.downsample.norm.weight" in weights:  # Swin's authors count a merging to the stage before it
+    if "layers.0.downsample.norm.weight" in weights:  # Swin's authors count a merging as part of the stage before it
         return {re.sub(r"(?<=^layers\.)\d+(?=\.downsample)", _next, key): weights[key] for key in weights}
     return weights
 
@@ -67,7 +67,7 @@ def _fitting(folder: Path, part: nn.Module, prefix: str, theirs: dict[str, Tenso
     found = {}
     for key, ours in part.state_dict().items():
         name = f"{prefix}{key}"
-        if name not in theirs and key.endswith("num_batches_tracked"):  # older files have no such counters
+        if name not in theirs and key.endswith("num_batches_tracked"):  # older files have no counters
             found[key] = torch.zeros_like(ours)
             continue
         there = f"has shape {tuple(theirs[name].shape)}" if name in theirs else "is missing"

@@ -1,4 +1,4 @@
-"""U-KAN (AAAI 2025): a U-Net whose coarsest levels mix channels by learned splines instead of matrices; 2D."""
+"""U-KAN (AAAI 2025), in 2D: a U-Net whose coarsest levels mix channels by learned splines instead of matrices."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from nnunetv2_guidino.model.networks.building_blocks import Decoder, OneOutput, 
 
 
 class UKAN(OneOutput):
-    """U-KAN.
+    """U-KAN for patches of any size.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
-        widths: Channels of the three coarsest levels; the two finest have an eighth and a quarter of the first of them.
-        kan: False puts a plain linear layer in each spline's place, and leaves all else as it is.
-        drop_path: Of each block.
+        input_channels: Number of channels of the patch.
+        num_classes: Number of channels of the output.
+        deep_supervision: nnU-Net's switch of deep supervision.
+        strides: Strides in the plans, which nnU-Net reads.
+        widths: Channels of the three coarsest levels; the two finest have an eighth and a quarter of the first width.
+        kan: False replaces each layer of splines by a linear layer.
+        drop_path: Rate of drop path in each block.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -55,7 +55,7 @@ class UKAN(OneOutput):
 
 
 class UKANEncoder(nn.Module):
-    """Three levels of convolutions, two of KAN blocks, each half the one before, rounded up.
+    """Three levels of convolutions and two of KAN blocks, each with half the size of the level before, rounded up.
 
     Shape:
         (B, n, H, W) -> [(B, C_i, ⌈H / 2^(i + 1)⌉, ⌈W / 2^(i + 1)⌉), finest first]
@@ -86,10 +86,10 @@ class UKANEncoder(nn.Module):
 
 
 class UKANDecoder(Decoder):
-    """Up, with the encoder's features added.
+    """Go up from the coarsest features, and add the encoder's features at each level.
 
     Shape:
-        As UKANEncoder returns them -> (B, classes, H, W)
+        features as UKANEncoder returns them -> (B, classes, H, W)
     """
 
     def __init__(self, levels: Sequence[int], kan: bool, drop_path: float, num_classes: int, deep_supervision: bool):
@@ -112,7 +112,7 @@ class UKANDecoder(Decoder):
 
 
 class KANBlock(nn.Module):
-    """x + f(LN x), and a norm behind; f is three times splines over channels and a depthwise convolution over pixels.
+    """Return LN(x + f(LN x)), where f is three pairs of splines over channels and a depthwise convolution over pixels.
 
     Shape:
         (B, C, h, w) -> the same
@@ -141,9 +141,9 @@ class KANBlock(nn.Module):
 
 
 class KANLinear(nn.Module):
-    """A linear layer that has a learned function on each edge: SiLU times a weight, plus a cubic spline.
+    """A linear layer with a learned function on each edge: SiLU times a weight, plus a cubic spline.
 
-    The spline has five equal intervals in [-1, 1] and fades out beyond; it is computed in float32. It starts as a
+    The spline has five equal intervals in [-1, 1] and goes to zero outside. It is computed in float32 and starts as a
     least-squares fit to uniform noise of width 0.1 / 5 at the knots.
 
     Shape:
@@ -157,7 +157,7 @@ class KANLinear(nn.Module):
         self.base_weight = nn.Parameter(torch.empty(width, channels))
         knots = torch.linspace(-1, 1, self.intervals + 1)
         noise = 0.1 / self.intervals * (torch.rand(width, channels, len(knots)) - 0.5)
-        fit = torch.linalg.pinv(spline_bases(knots, self.intervals))  # the least of the splines through the noise
+        fit = torch.linalg.pinv(spline_bases(knots, self.intervals))  # the smallest of the splines through the noise
         self.spline_weight = nn.Parameter(noise @ fit.T)
         self.spline_scaler = nn.Parameter(torch.empty(width, channels))
         for weight in (self.base_weight, self.spline_scaler):
@@ -170,10 +170,10 @@ class KANLinear(nn.Module):
 
 
 def spline_bases(values: Tensor, intervals: int) -> Tensor:
-    """The cubic B-splines whose knots part [-1, 1] into equal intervals.
+    """Return the values of the cubic B-splines whose knots divide [-1, 1] into equal intervals.
 
-    The knots being equal, each is the same bump, four intervals wide: (2 − d)³₊/6 − 4 (1 − d)³₊/6 at a distance of d
-    intervals from its middle.
+    With equal intervals, all splines have the same shape, four intervals wide: (2 − d)³₊/6 − 4 (1 − d)³₊/6 at a
+    distance of d intervals from the middle.
 
     Shape:
         (…) -> (…, intervals + 3), float32

@@ -14,8 +14,9 @@ from nnunetv2_guidino.lists import GATE_POSITIONS
 from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.model.encoders.lora import dropouts, linear_layers, parameter_counts, reached
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO, nnUNetTrainerGuiDINOLoRA
-from nnunetv2_guidino.training.lr_scheduler import GroupPolyLRScheduler
+from nnunetv2_guidino.training.guided import nnUNetTrainerGuiDINO
+from nnunetv2_guidino.training.naming import trainer_class
+from nnunetv2_guidino.training.optimizers import GroupPolyLRScheduler
 
 ZSCORE = "ZScoreNormalization"
 SEPARATE = {"attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"}
@@ -115,7 +116,7 @@ def test_untrained_adapters_change_nothing(family, tiny_encoder):
 
 def build(manager, deep_supervision: bool) -> nn.Module:
     configuration = manager.get_configuration("2d")
-    return nnUNetTrainerGuiDINOLoRA.build_network_architecture(
+    return trainer_class("nnUNetTrainerGuiDINOLoRA").build_network_architecture(
         manager, configuration, CHANNELS, CLASSES, deep_supervision
     )
 

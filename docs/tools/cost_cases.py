@@ -1,9 +1,10 @@
-"""What guidance costs in some cases, beside what users would take instead. Writes docs/benchmarks/cost_*.
+"""Measure what guidance costs in some cases, beside its alternatives, and write docs/benchmarks/cost_*.
 
-    GUIDINO_ENCODER=ENCODER python tests/support/cost_cases.py [CASE …]
+    GUIDINO_ENCODER=ENCODER PYTHONPATH=tests/support python docs/tools/cost_cases.py [CASE …]
 
-plans random images with nnU-Net's own commands in a temporary folder and runs `guidino cost` on each case's plans. Some
-two hours on two cores that have nothing else to do; then `python tests/support/cost_page.py` renews the docs' tables.
+This plans random images with nnU-Net's own commands in a temporary folder, and runs `guidino cost` on the plans of each
+case. It takes some two hours on two cores that have nothing else to do. Then `PYTHONPATH=tests/support python
+docs/tools/cost_page.py` renews the tables of the docs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PLAIN, RESENC, SEGDINO = "nnUNetPlans", "nnUNetResEncUNetMPlans", "nnUNetPlansSe
 
 
 class Case(NamedTuple):
-    """A data set of random images of one size, and how it is trained."""
+    """A data set of random images of one size, and the batch size of its training."""
 
     number: int
     shape: tuple[int, ...]
@@ -59,7 +60,7 @@ def run_case(name: str, root: Path) -> None:
     workspace.run("nnUNetv2_plan_experiment", "-d", case.number)
     workspace.run("nnUNetv2_plan_experiment", "-d", case.number, "-pl", "nnUNetPlannerResEncM")
     folder = workspace.preprocessed / dataset
-    shutil.copy(workspace.raw / dataset / "dataset.json", folder)  # preprocessing would have done it
+    shutil.copy(workspace.raw / dataset / "dataset.json", folder)  # preprocessing would copy it
     batch = f"configurations.{case.configuration}.batch_size={case.batch_size}"
     names = [f"{plans}B{case.batch_size}" for plans in (PLAIN, RESENC)]
     for plans, name_with_batch in zip((PLAIN, RESENC), names, strict=True):
@@ -71,7 +72,7 @@ def run_case(name: str, root: Path) -> None:
         "guidino", "cost", "-d", case.number, "-c", case.configuration, "-p", names[0], *beside,
         "-o", output,
     )  # fmt: skip
-    # threads as a user has them: the workspace's setting is for machines that do several things
+    # the threads of a user: the workspace's setting is for machines that run several programs
     environment = {key: value for key, value in workspace.environment.items() if key != "OMP_WAIT_POLICY"}
     subprocess.run(command, env=environment, check=True)
     for ending in ("json", "png"):
@@ -79,7 +80,7 @@ def run_case(name: str, root: Path) -> None:
 
 
 def write_images(folder: Path, shape: tuple[int, ...]) -> None:
-    """Two images with three channels, and a square or cube in each."""
+    """Write two images with three channels, and a square or cube in each."""
     random = np.random.default_rng(0)
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
@@ -105,7 +106,7 @@ def write_images(folder: Path, shape: tuple[int, ...]) -> None:
 
 
 def write_segdino(folder: Path, plans: str) -> str:
-    """Plans with SegDINO in place of the planned network, on the same encoder."""
+    """Write plans with SegDINO instead of the planned network, on the same encoder, and return their name."""
     content = json.loads((folder / f"{plans}.json").read_text())
     settings = content["configurations"]["2d"]
     encoder = read_encoder_config(find_encoder(default_encoder()), None)

@@ -1,9 +1,8 @@
-"""The architectures, how large they are and how long they take. Writes the table of docs/reference/architectures.md.
+"""Write the table of architectures in docs/reference/architectures.md: their sizes and how long they take.
 
-python tests/support/architecture_table.py
+python docs/tools/architecture_table.py
 
-The milliseconds are measured anew by this alone: a test compares the page with what is made of it here, and takes them
-from the page.
+Only this command measures the milliseconds. A test takes them from the page and compares all other cells.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from nnunetv2_guidino.model.networks.networks_by_name import planned_architectur
 from nnunetv2_guidino.model.networks.token_network import TokenNetwork
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
-BEGIN, END = "<!-- table: python tests/support/architecture_table.py -->\n", "<!-- end of the table -->\n"
+BEGIN, END = "<!-- table: python docs/tools/architecture_table.py -->\n", "<!-- end of the table -->\n"
 VIT_S = DINOv3ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
 PATCH = {2: (256, 256), 3: (64, 64, 64)}
 HEAD = "| name | network | | parameters, of them trained | GFLOP | ms | outputs | gates | pretrained weights |"
@@ -32,10 +31,10 @@ ROUNDS = 3
 
 
 def table(milliseconds: Callable[[str, int], str]) -> str:
-    """A row for each architecture and dimension.
+    """Return a table with a row for each architecture and number of dimensions.
 
     Args:
-        milliseconds: Of a forward pass, given the name and the dimensions.
+        milliseconds: Function of name and dimensions that returns the milliseconds of a forward pass.
     """
     rows = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
     for name, entry in lists.ARCHITECTURES.items():
@@ -85,7 +84,7 @@ def _row(name: str, dimensions: int, milliseconds: str) -> str:
 
 
 def measured(name: str, dimensions: int) -> str:
-    """The least that one core has spent on a forward pass; other processes' time is not counted."""
+    """Return the least CPU time of a forward pass on one core, in milliseconds."""
     torch.set_num_threads(1)
     network, patch = _network_and_patch(name, dimensions)
     spent = []
@@ -98,7 +97,7 @@ def measured(name: str, dimensions: int) -> str:
 
 
 def written(name: str, dimensions: int) -> str:
-    """As the page has it."""
+    """Return the milliseconds that the page holds."""
     for line in PAGE.read_text().splitlines():
         if line.startswith(f"| `{name}` | ") and f" | {dimensions}D | " in line:
             return line.split("|")[MS].strip()
@@ -106,7 +105,7 @@ def written(name: str, dimensions: int) -> str:
 
 
 def page(milliseconds: Callable[[str, int], str] = written) -> str:
-    """The page, with its table renewed."""
+    """Return the page with its table renewed."""
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     return before + BEGIN + "\n" + table(milliseconds) + "\n" + END + rest.split(END)[1]

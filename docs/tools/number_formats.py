@@ -1,9 +1,9 @@
-"""How far bfloat16 in the encoder moves a trained model's guides and predictions, on a CPU that multiplies it natively.
+"""Measure how much bfloat16 in the encoder changes the guides and predictions of a trained model, on a CPU that has it.
 
-python tests/support/number_formats.py MODEL IMAGES LABELS [COUNT]
+python docs/tools/number_formats.py MODEL IMAGES LABELS [COUNT]
 
-MODEL is …/DatasetXXX/Trainer__Plans__2d, IMAGES and LABELS are imagesTr and labelsTr of PNG files; of the cases, in
-the order of their names, COUNT (default 32) at equal distances are predicted in both formats.
+MODEL is …/DatasetXXX/Trainer__Plans__2d; IMAGES and LABELS are imagesTr and labelsTr with PNG files. COUNT cases
+(default 32), at equal distances in the order of their names, are predicted in both formats.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from nnunetv2_guidino.tools.guide.predictor import Guided, GuidePredictor
 
 
 def dice_of(segmentation: np.ndarray, truth: np.ndarray) -> float:
-    """Of any foreground."""
+    """Return the Dice of all foreground."""
     found, there = segmentation > 0, truth > 0
     return dice(int((found & there).sum()), int((found & ~there).sum()), int((~found & there).sum()))
 
 
 def predict(predictor: GuidePredictor, files: list[Path], bfloat16: bool) -> Guided:
-    """Trainings are in bfloat16; nnU-Net switches networks to predictions before each one."""
+    """Predict in one of the formats. In training mode, the encoder computes in bfloat16."""
 
     def switch(encoder: TokenEncoder, _: object) -> None:
         encoder.train(bfloat16)
 
     encoder = predictor.predictor.network.network.token_encoder
-    encoder.memory = None  # it would bring the other format's tokens
+    encoder.memory = None  # it would return tokens of the other format
     with encoder.register_forward_pre_hook(switch):
         return predictor.predict(files)
 

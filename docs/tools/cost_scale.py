@@ -1,9 +1,9 @@
-"""How a step's memory grows with patch, batch, encoder and slices. Writes docs/benchmarks/cost_scale.*.
+"""Measure how a step's memory grows with patch, batch, encoder and slices; write docs/benchmarks/cost_scale.*.
 
-    python tests/support/cost_scale.py
+    PYTHONPATH=tests/support python docs/tools/cost_scale.py
 
-A small planned network beside encoders with random weights, on the CPU. The exponent is the slope of a straight line
-through the logarithms.
+The networks are a small planned network and encoders with random weights, on the CPU. The exponent is the slope of a
+straight line through the logarithms.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ DATASET_JSON = {
 
 @dataclass(frozen=True)
 class Point:
-    """One size.
+    """One measurement.
 
     Args:
-        size: What is varied; the exponent is fitted against it.
+        size: Value of the quantity that varies; the exponent is fitted against it.
     """
 
     size: int
@@ -44,7 +44,7 @@ class Point:
     encoder: str = SMALL
 
 
-SWEEPS = {  # of sizes to which the guide's input is not enlarged
+SWEEPS = {  # with sizes to which the guide's input is not enlarged
     "pixels of the patch": [Point(side**2, (side, side)) for side in (256, 320, 384)],
     "batch": [Point(batch, batch=batch) for batch in (2, 4, 8)],
     "parameters of the encoder": [Point(22_000_000), Point(86_500_000, encoder=BASE)],
@@ -53,7 +53,7 @@ SWEEPS = {  # of sizes to which the guide's input is not enlarged
 
 
 def measure_all() -> dict[str, list[dict[str, Any]]]:
-    """MiB of each network at each point of each sweep."""
+    """Return the MiB of each network at each point of each sweep."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plans.json"
         file.with_name("dataset.json").write_text(json.dumps(DATASET_JSON))
@@ -61,8 +61,8 @@ def measure_all() -> dict[str, list[dict[str, Any]]]:
 
 
 def measure_point(point: Point, file: Path) -> dict[str, Any]:
-    """MiB that two steps take, by network."""
-    guide = {"encoder": point.encoder, "max_input_size": None}  # a bound would hide how the encoder grows
+    """Return the peak memory of two steps in MiB, by network."""
+    guide = {"encoder": point.encoder, "max_input_size": None}  # with a limit, the encoder's memory would not grow
     plans = planned.plans(guide, patch_size=point.patch).plans
     (configuration,) = plans["configurations"]
     plans["configurations"][configuration]["batch_size"] = point.batch
@@ -77,18 +77,18 @@ def measure_point(point: Point, file: Path) -> dict[str, Any]:
 
 
 def curves(points: list[dict[str, Any]]) -> Iterator[tuple[str, list[float]]]:
-    """What is fitted: the MiB of each guided network beyond the plain one."""
+    """Yield the fitted values: the MiB of each guided network beyond the plain network."""
     for network in (GUIDED, LORA):
         yield network, [point["memory"][network] - point["memory"][PLAIN] for point in points]
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
-    """Slope of log(values) against log(sizes)."""
+    """Return the slope of log(values) against log(sizes)."""
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 
 def table() -> str:
-    """The exponents, a row for each sweep."""
+    """Return a table of the exponents, with a row for each sweep."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     names = [f"MiB beyond plain, {network}" for network, _ in curves(next(iter(content.values())))]
     lines = ["| grows with | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1)]
@@ -100,7 +100,7 @@ def table() -> str:
 
 
 def draw(content: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """A panel for each sweep."""
+    """Draw a panel for each sweep."""
     figure = Figure(figsize=(14, 3.2), layout="constrained")
     panels = figure.subplots(1, len(content))
     for axes, (name, points) in zip(panels, content.items(), strict=True):

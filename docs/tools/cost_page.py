@@ -1,8 +1,8 @@
-"""The tables of docs/explanation/cost.md, from what tests/support/cost_cases.py and cost_scale.py measured.
+"""Write the tables of docs/explanation/cost.md from the results of cost_cases.py and cost_scale.py.
 
-python tests/support/cost_page.py
+PYTHONPATH=tests/support python docs/tools/cost_page.py
 
-It draws the pictures of the cases, too.
+It also draws the pictures of the cases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from nnunetv2_guidino.lab.cost.timing import PLAIN, Costs, Key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "explanation" / "cost.md"
-BEGIN, END = "<!-- tables: python tests/support/cost_page.py -->\n", "<!-- end of the tables -->\n"
+BEGIN = "<!-- tables: PYTHONPATH=tests/support python docs/tools/cost_page.py -->\n"
+END = "<!-- end of the tables -->\n"
 CASES = {
     "2d_256": "256², batch 4, as in the paper",
     "2d_512": "512², batch 2",
@@ -25,7 +26,7 @@ CASES = {
 
 
 def tables() -> str:
-    """A table and a picture for each case that has been measured, and how memory scales."""
+    """Return a table and a picture of each measured case, and the table of how memory scales."""
     parts = []
     for name, title_of_case in CASES.items():
         costs = read_costs(DOCS / "benchmarks" / f"cost_{name}.json")
@@ -36,7 +37,7 @@ def tables() -> str:
 
 
 def case_table(costs: Costs) -> str:
-    """A row for each network: the range of the rounds, and × the plain network where that has an interval."""
+    """Return a row for each network: the range of the rounds, and the ratio to the plain network with its interval."""
     by_key = {row.key: row for row in rows(costs)}
     lines = ["| network | step | tile | mirrored | five folds | memory of a step | start |", "|" + "---|" * 7]
     for _, plans, network in dict.fromkeys(key for key in by_key if key.measure == "step"):
@@ -58,7 +59,7 @@ def _cell(costs: Costs, row: Row | None) -> str:
 
 
 def page() -> str:
-    """The page, with its tables renewed."""
+    """Return the page with its tables renewed."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     return before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1]

@@ -1,13 +1,13 @@
-"""Tables and plots of docs/explanation/does_it_help.md, from the summaries of benchmarks in docs/benchmarks.
+"""Write tables and plots of docs/explanation/does_it_help.md from the summaries of benchmarks in docs/benchmarks.
 
 A benchmark's small CSV is the summary.csv that `guidino benchmark` writes into its output folder:
 
     cp guidino_benchmark/NAME/summary.csv docs/benchmarks/NAME.csv
-    python tests/support/help_page.py
+    python docs/tools/help_page.py
 
-On the page, `<!-- benchmark: NAME -->` … `<!-- end of the benchmark -->` is filled with a table of each data set of
-NAME, and with a plot over the number of training cases where there are several; `<!-- all benchmarks -->` …
-`<!-- end of all benchmarks -->` with one plot of the differences of all whose first method is a plain one.
+On the page, `<!-- benchmark: NAME -->` … `<!-- end of the benchmark -->` gets a table of each data set of NAME, and a
+plot over the number of training cases if there are several. `<!-- all benchmarks -->` …
+`<!-- end of all benchmarks -->` gets one plot of the differences in all benchmarks whose first method is a plain one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ ALL = re.compile(r"(<!-- all benchmarks -->\n).*?(<!-- end of all benchmarks -->
 
 
 def read_summary(name: str, benchmarks: Path = BENCHMARKS) -> pd.DataFrame:
-    """The summary of a benchmark; a number of training cases is a text, as "all" is one."""
+    """Return the summary of a benchmark. Numbers of training cases are texts, because one of them is "all"."""
     return pd.read_csv(benchmarks / f"{name}.csv", dtype={"training_cases": str})
 
 
 def table(summary: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method, of one data set: the foreground's scores, and the guide's for what the guide is for."""
+    """Return a row for each method on one data set, with the scores of the foreground and of the guide."""
     scores = {
         "Dice": ("dice", ""),
         "Δ Dice": ("dice_difference", "+"),
@@ -59,7 +59,7 @@ def table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
-    """What the page shows of a benchmark, in Markdown; its plot is written beside the page."""
+    """Return the section of a benchmark in Markdown, and write its plot beside the page."""
     parts = []
     for names, of_cell in summary.groupby(CELL, sort=False):
         parts += [f"**{heading(names)}**", markdown_table(table(of_cell))]
@@ -71,7 +71,7 @@ def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
 
 
 def joined(summaries: dict[str, pd.DataFrame], benchmarks: Path) -> pd.DataFrame:
-    """All rows, under their matrices' titles; trainings that several matrices share are there once."""
+    """Join all rows under the titles of their matrices. Trainings that several matrices share occur once."""
     titles = {name: read_yaml(benchmarks / f"{name}.yaml").text("title", name) for name in summaries}
     rows = pd.concat([summary.assign(title=titles[name]) for name, summary in summaries.items()])
     rows = rows.drop_duplicates([*CELL, "method", "class", "dice", "dice_difference"])
@@ -79,7 +79,7 @@ def joined(summaries: dict[str, pd.DataFrame], benchmarks: Path) -> pd.DataFrame
 
 
 def page(text: str, benchmarks: Path, pictures: Path) -> str:
-    """The page with its tables renewed; the plots are written into `pictures`."""
+    """Return the page with its tables renewed, and write the plots into `pictures`."""
     names = [name for _, name, _ in ONE.findall(text)]
     summaries = {name: read_summary(name, benchmarks) for name in names}
     text = ONE.sub(

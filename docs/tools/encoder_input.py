@@ -1,11 +1,11 @@
-"""The guide alone from three inputs of the encoder: z-scores, [0, 1], and z-scores with the data set's statistics.
+"""Compare the guide for three inputs of the encoder: z-scores, [0, 1], and z-scores with the data set's statistics.
 
-python tests/support/encoder_input.py ENCODER IMAGES MASKS SIDE SIZE [SEEDS]
+python docs/tools/encoder_input.py ENCODER IMAGES MASKS SIDE SIZE [SEEDS]
 
-Each image of IMAGES has a mask of the same name in MASKS; both are resized to SIDE × SIDE pixels, and the encoder's
-input has SIZE × SIZE. For each of nnU-Net's five folds and each seed (default 3), a TokenBook is trained on the tokens
-as `guidino encoder probe` trains it. Printed as CSV, in points: means over cases and seeds of the guide's Dice at ½ and
-of its AUC over a case's pixels, and their differences from z-scores, with 95 % intervals.
+Each image in IMAGES has a mask of the same name in MASKS. Both are resized to SIDE × SIDE pixels, and the encoder's
+input has SIZE × SIZE pixels. For each of nnU-Net's five folds and each seed (default 3), a TokenBook is trained on the
+tokens as in `guidino encoder probe`. The output is CSV, in points: means over cases and seeds of the guide's Dice at ½
+and of its AUC over a case's pixels, and their differences from z-scores, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ METRICS = ["dice", "auc"]
 
 
 def read(folder: Path, names: list[str], mode: str, side: int) -> np.ndarray:
-    """The images of these names in [0, 1], (cases, channels, side, side)."""
+    """Return the images of these names in [0, 1], (cases, channels, side, side)."""
     files = {file.stem: file for file in folder.iterdir()}
     pictures = [np.asarray(Image.open(files[name]).convert(mode).resize((side, side))) for name in names]
     return np.stack(pictures).reshape(len(names), side, side, -1).transpose(0, 3, 1, 2) / np.float32(255)
 
 
 def inputs(images: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
-    """The normalisation scheme that the encoder is told, and what it gets."""
+    """Return the encoder's normalisation scheme and its images for each kind of input."""
     mean, spread = images.mean((2, 3), keepdims=True), images.std((2, 3), keepdims=True)
     scores = (images - mean) / spread
     return {
@@ -54,14 +54,14 @@ def inputs(images: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
 
 @torch.no_grad()
 def encode(encoder: Path, scheme: str, images: np.ndarray, size: int) -> torch.Tensor:
-    """Tokens of each image, in float16."""
+    """Return the tokens of each image, in float16."""
     token_encoder = TokenEncoder(read_encoder_config(encoder, None), None, [scheme] * 3, size, max_input_size=size)
     token_encoder.load_pretrained(encoder, encoder.name)
     return torch.cat([token_encoder(torch.from_numpy(image[None])).half() for image in images])
 
 
 def scores_of(tokens: torch.Tensor, truth: Annotation, names: list[str], seeds: int) -> pd.DataFrame:
-    """Of each case, in the fold that it validates, with each seed."""
+    """Return the scores of each case, in the fold that it validates, with each seed."""
     rows, config = [], GuideConfig()
     for fold in generate_crossval_split(names):
         train, validation = ([names.index(name) for name in fold[part]] for part in ("train", "val"))

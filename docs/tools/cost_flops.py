@@ -1,6 +1,6 @@
-"""The table of estimates in docs/explanation/cost.md: operations of a guided step beside those of a plain one.
+"""Print the table of estimates in docs/explanation/cost.md: operations of a plain and of a guided step.
 
-python tests/support/cost_flops.py
+python docs/tools/cost_flops.py
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from nnunetv2_guidino.tools.doctor.rehearsal import Rehearsal
 from nnunetv2_guidino.tools.plan.encoder_cost import encoder_cost
 
 CASES = [((512, 512), 1), ((256, 256), 1), ((128, 128, 128), 1), ((128, 128, 128), 4)]
-BACKWARD = 3  # forward and backward pass, in forward passes
+BACKWARD = 3  # a forward and a backward pass count as three forward passes
 
 
 def planned_flops(patch_size: tuple[int, ...]) -> int:
-    """Of one patch through the network that nnU-Net plans for it."""
+    """Return the operations of one patch in the network that nnU-Net plans for it."""
     rehearsal = Rehearsal(torch.device("cpu"), patch_size)
     network = rehearsal.plans()["configurations"][rehearsal.configuration]["architecture"]
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

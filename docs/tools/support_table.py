@@ -1,6 +1,6 @@
-"""What is supported, as tiny models show: each trains, validates and predicts once. Writes docs/reference/support.md.
+"""Write docs/reference/support.md: tiny models show what is supported. Each trains, validates and predicts once.
 
-python tests/support/support_table.py
+PYTHONPATH=tests/support python docs/tools/support_table.py
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ GUIDES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def probe(target: dict[str, Any], configuration: dict[str, Any], trainer_name: str, guide: dict[str, Any]) -> str:
-    """A tick, or what was raised."""
+    """Return a tick, or the name of the error."""
     try:
         _train_validate_predict(planned.build_trainer(trainer_name, guide=guide, **configuration, **target))
     except Exception as error:
@@ -75,12 +75,12 @@ def _train_validate_predict(trainer: nnUNetTrainer) -> None:
         predicting = trainer.build_network_architecture(
             *(trainer.plans_manager, settings, trainer.num_input_channels, manager.num_segmentation_heads, False)
         )
-        predicting.load_state_dict(trainer._guided_network().state_dict())
+        predicting.load_state_dict(trainer.bare_network().state_dict())
         assert predicting.eval()(patch).shape == (2, manager.num_segmentation_heads, *size)
 
 
 def page() -> str:
-    """Needs nnU-Net's variables and GUIDINO_ENCODER, as build_trainer does."""
+    """Return the page. This needs nnU-Net's variables and GUIDINO_ENCODER, as build_trainer does."""
     works = {
         (target, configuration, guide): probe(TARGETS[target], CONFIGURATIONS[configuration], *GUIDES[guide])
         for target in TARGETS
@@ -89,7 +89,7 @@ def page() -> str:
     }
 
     def cell(**chosen: str) -> str:
-        """A tick where all that was tried with it works."""
+        """Return a tick if every combination with the chosen values works, else the names of the errors."""
         outcomes = {
             outcome
             for (target, configuration, guide), outcome in works.items()
