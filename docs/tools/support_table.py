@@ -104,7 +104,7 @@ def page() -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         return lines
 
-    about = f"""`python tests/support/support_table.py` writes this page.
+    about = f"""`python docs/tools/support_table.py` writes this page.
 It makes a tiny model for each combination of labels, configuration and setting ({len(works)}).
 Each model trains, validates and predicts once; the tests repeat this.
 A tick means that the row works with everything in the other table.
