@@ -111,7 +111,7 @@ class GuideConfig:
         gate: Action of the guide on a feature, a name in lists.GATES: "blend", feature · (1 - s + s · guide) with a
             learned s for each channel, "residual", feature · (1 + guide), "product", feature · guide.
         late_fusion: If True, predictions also add the guide's logits to the segmentation's, with a weight and a bias
-            that training learns (see guide.late_fusion). If False, the guide acts only through its gates.
+            that are fitted on training patches (see guide.late_fusion). If False, the guide acts by its gates alone.
         lambdas: Weight λ of each loss term in lists.LOSS_TERMS (equation 2), by name. 0 switches a term off, and a
             missing name has its default. "guide" is the guide's binary cross-entropy (equation 3), "guide_dice" its
             Dice loss, "boundary" the boundary's hinge loss (section 3.2, without an equation). In plans, each weight

@@ -210,7 +210,8 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
         return {**super().train_step(batch), **self.guide_log.last_step()}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        """Log the terms of the loss."""
+        """Fit late fusion to the network as it is now, and log the terms of the loss."""
+        self.loss.fit_late_fusion()
         super().on_train_epoch_end(train_outputs)
         self.guide_log.log_training(train_outputs, self.current_epoch)
 

@@ -77,7 +77,7 @@ class GuideLog:
             write(f"{part} losses: {', '.join(terms)}")
         write(f"Guide Dice {self._latest('guide_dice')}")
         if (fusion := network.late_fusion) is not None:
-            weight, bias = (" ".join(f"{value:.3f}" for value in p.tolist()) for p in (fusion.weight, fusion.bias))
+            weight, bias = (" ".join(f"{value:.3f}" for value in v.tolist()) for v in (fusion.weight, fusion.bias))
             write(f"Late fusion with weight {weight}, bias {bias}")
 
     def _latest(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Late fusion learns from training batches, and neither network nor guide learns from it."""
+"""Late fusion is fitted to training batches, and neither network nor guide learns from it."""
 
 import pytest
 import torch
@@ -32,8 +32,7 @@ def trained(request, planned_trainer):
         foreground = (batch["target"][0] > 0).any(1, keepdim=True).float()
         trainer.network.tokenbook = Knowing((2 * foreground - 1) * (8 if right else -8))
         trainer.network.train()
-        for _ in range(steps):
-            trainer.train_step(batch)
+        trainer.on_train_epoch_end([trainer.train_step(batch) for _ in range(steps)])
         return trainer
 
     return run
@@ -89,5 +88,5 @@ def test_the_pseudo_dice_is_that_of_the_prediction(trained):
     assert logged == pytest.approx(dice.item(), rel=1e-5)
 
 
-def test_without_late_fusion_nothing_is_learned(trained):
+def test_without_late_fusion_nothing_is_fitted(trained):
     assert trained(right=True, steps=1, late_fusion=False).network.late_fusion is None

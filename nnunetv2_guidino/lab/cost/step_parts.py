@@ -52,8 +52,7 @@ def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
 
     terms = {f"{name} loss": term(name) for name in loss.weights}
     if loss.late_fusion is not None:
-        fused = partial(loss.late_fusion_gradient, segmentations[0], logits, target[0])
-        terms["late fusion's loss"] = under_autocast(lambda: [fused()])
+        terms["late fusion's pixels"] = partial(loss.samples.add, segmentations[0], logits, *step.annotation)
     with tempfile.TemporaryDirectory() as folder:
         seconds = time(
             {

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.model.guide.late_fusion import LateFusion
+from nnunetv2_guidino.model.guide.late_fusion import LateFusion, PixelSamples
 from nnunetv2_guidino.model.guide.tokenbook import foreground_guide
 from nnunetv2_guidino.model.losses.guide_loss import guide_counts
 from nnunetv2_guidino.model.losses.target import read_target
@@ -32,7 +33,7 @@ class GuidedLoss(nn.Module):
         label_manager: nnU-Net's.
         weights: λ of each term, by name; 0 switches it off.
         in_plane: Volumes are anisotropic: an edge lies within a slice (see boundary_band).
-        late_fusion: The network's, which learns here: its loss adds a gradient and nothing to the loss's value.
+        late_fusion: Late fusion of the network, for which the loss keeps pixels of training steps.
 
     Shape:
         output: nnU-Net's outputs, finest first, and the guides' logits (B, G, …) behind them: one for the foreground,
@@ -58,6 +59,7 @@ class GuidedLoss(nn.Module):
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.in_plane = in_plane
         self.late_fusion = late_fusion
+        self.samples = PixelSamples()
         self.terms = ["seg", *self.weights]
         self._calculate = {name: _loaded(name) for name in self.weights}
         self._last: dict[str, Tensor] = {}
@@ -68,11 +70,10 @@ class GuidedLoss(nn.Module):
         annotation = read_target(targets[0], self.label_manager)
         step = Step(segmentations, guide_logits, annotation, self.label_manager, self.in_plane)
 
-        # Late fusion comes first: its tensors are freed before nnU-Net's loss makes as many.
-        fuses = self.late_fusion is not None and torch.is_grad_enabled()
-        gradient_of_fusion = self.late_fusion_gradient(segmentations[0], guide_logits, targets[0]) if fuses else 0
+        if self.late_fusion is not None and torch.is_grad_enabled():
+            self.samples.add(segmentations[0], guide_logits, *annotation)
         terms = {"seg": self._segmentation_term(segmentations, targets)}
-        loss = terms["seg"] + gradient_of_fusion
+        loss = terms["seg"]
         for name, weight in self.weights.items():
             terms[name] = self._calculate[name](step)
             loss = loss + weight * terms[name]
@@ -81,21 +82,14 @@ class GuidedLoss(nn.Module):
             self._last |= guide_counts(foreground_guide(guide_logits.sigmoid()), annotation)
         return loss
 
-    def late_fusion_gradient(self, segmentation: Tensor, guide_logits: Tensor, target: Tensor) -> Tensor:
-        """Return a scalar 0 whose gradient is that of the fused segmentation's loss by late fusion's parameters.
-
-        Shape:
-            segmentation (B, heads, …), guide_logits (B, G, …) and nnU-Net's target (B, 1 or regions, …) -> scalar
-        """
-        assert self.late_fusion is not None
-        of_all: Any = self.segmentation_loss
-        of_one = of_all.loss if isinstance(of_all, DeepSupervisionWrapper) else of_all
-        # In float32: float16 would round most pixels' gradients, which no loss scale lifts here, to zero.
-        fused = self.late_fusion(segmentation.float(), guide_logits)
-        parameters = [*self.late_fusion.parameters()]
-        gradients = torch.autograd.grad(of_one(fused, target), parameters)
-        product = torch.cat([parameter * of for parameter, of in zip(parameters, gradients, strict=True)]).sum()
-        return product - product.detach()
+    def fit_late_fusion(self) -> None:
+        """Fit late fusion to pixels of the last training steps; several GPUs take the values of the first."""
+        if self.late_fusion is None or (values := self.samples.fit()) is None:
+            return
+        for buffer, value in zip((self.late_fusion.weight, self.late_fusion.bias), values, strict=True):
+            buffer.copy_(value)
+            if dist.is_available() and dist.is_initialized():
+                dist.broadcast(buffer, 0)
 
     def _segmentation_term(self, segmentations: list[Tensor], targets: list[Tensor]) -> Tensor:
         of_all: Any = self.segmentation_loss

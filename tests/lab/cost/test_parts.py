@@ -19,7 +19,7 @@ def test_each_part_of_a_step_is_timed(planned_dataset):
         return {key.network: values for key, values in seconds.items()}
 
     found = parts(trainer, dummy_batch(trainer), time_each)
-    losses = [*(f"{name} loss" for name in trainer.loss.weights), "late fusion's loss"]
+    losses = [*(f"{name} loss" for name in trainer.loss.weights), "late fusion's pixels"]
     assert done == ["encoder", "guided network", "planned network", *losses, "picture"]
     assert [*found] == ["encoder", "TokenBook and gates", *losses, "a picture"]
     assert all(found[name] > 0 for name in found if name != "TokenBook and gates")

@@ -9,7 +9,6 @@ from torch import nn
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.model.guide.late_fusion import LateFusion
 from nnunetv2_guidino.model.losses.guide_loss import guide_loss
 from nnunetv2_guidino.model.losses.guided_loss import GuidedLoss
 from nnunetv2_guidino.model.losses.target import read_target
@@ -132,24 +131,3 @@ def test_a_single_output_counts_whole_under_strides_of_three_entries(last):
     of_one = nnunet_loss(REGIONS).loss
     loss = GuidedLoss(DeepSupervisionWrapper(of_one, [1 / (1 + last), last / (1 + last)]), REGIONS, {})
     assert loss([finest, guides], targets).item() == pytest.approx(of_one(finest, targets[0]).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("manager", [WITH_IGNORE, REGIONS_WITH_IGNORE], ids=["labels", "regions"])
-def test_late_fusion_keeps_gradients_that_float16_would_round_to_zero(manager):
-    """A pixel's gradient is divided by the number of pixels, and GradScaler's factor comes too late for it."""
-    (_, _, guides), (target, _) = guided_batch(manager, 1, 512, 512)
-    annotation = read_target(target, manager)
-    foreground = 6 * annotation.masks.float() - 3
-    background = 3 - 6 * annotation.foreground.float()
-    segmentation = (foreground if manager.has_regions else torch.cat([background, foreground], 1)).half()
-    fusion = LateFusion(2)
-    loss = GuidedLoss(nnunet_loss(manager), manager, {}, late_fusion=fusion)
-
-    def gradients(output: torch.Tensor) -> torch.Tensor:
-        fusion.zero_grad()
-        loss.late_fusion_gradient(output, guides, target).backward()
-        return torch.stack([fusion.weight.grad, fusion.bias.grad])
-
-    with torch.autocast("cpu", torch.float16):
-        ours = gradients(segmentation)
-    torch.testing.assert_close(ours, gradients(segmentation.float()), rtol=1e-3, atol=0)
