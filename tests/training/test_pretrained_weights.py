@@ -22,6 +22,9 @@ def checkpoint(planned_trainer):
         trainer.initialize()
         for parameter in trainer.network.parameters():
             torch.nn.init.normal_(parameter)
+        if (fusion := getattr(trainer.network, "late_fusion", None)) is not None:
+            fusion.weight.fill_(1.0)
+            fusion.bias.fill_(-1.0)
         file = str(Path(trainer.output_folder) / "checkpoint_final.pth")
         trainer.save_checkpoint(file)
         return file, trainer.network.state_dict()
