@@ -114,7 +114,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             versions=versions(),
         )
         # -pretrained_weights may still bring other weights, so `get_dataloaders` compares their source.
-        self.model_folder.refuse_another(config, but=("encoder_source",))
+        self.model_folder.refuse_another(config, may_differ=("encoder_source",))
         return config
 
     def _load_encoder(self, folder: Path) -> None:
@@ -195,7 +195,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
         trained = guide_of_checkpoint(Path(checkpoint)) or recorded
         if trained is None:
             raise GuidinoError(f"{checkpoint} was trained without a guide")
-        if recorded and (difference := first_difference(recorded, trained, but=OF_ONE_FOLD)):
+        if recorded and (difference := first_difference(recorded, trained, may_differ=OF_ONE_FOLD)):
             raise GuidinoError(
                 f"{checkpoint} was trained with another guide than the rest of its folder: "
                 f"{difference.describe('in plans.json', 'there')}. Restore the plans.json of this training, or train "
@@ -203,7 +203,7 @@ class nnUNetTrainerGuiDINO(LoggedTerms):
             )
         # Settings that the plans do not name come from the defaults and the environment, so they may differ.
         not_asked_for = trained.to_plans().keys() - self.asked_for
-        if difference := first_difference(self.guide_config, trained, but=not_asked_for):
+        if difference := first_difference(self.guide_config, trained, may_differ=not_asked_for):
             raise GuidinoError(
                 f"{PLANS_KEY}.{difference.key} is {difference.ours!r} in the plans, but this model was trained with "
                 f"{difference.theirs!r} ({checkpoint}). Give other settings a plans file of their own"

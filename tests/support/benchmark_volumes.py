@@ -34,7 +34,7 @@ from nnunetv2_guidino.model.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.model.guide.tokenbook import TokenBook
 from nnunetv2_guidino.model.losses.guide_loss import guide_counts
 from nnunetv2_guidino.model.losses.target import Annotation
-from nnunetv2_guidino.nnunet.plans import derive_plans, guide_settings
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 VARIANT = VARIANTS[0]
 INPUT_SIZE = 112
@@ -65,11 +65,10 @@ def prepared(source: Path, root: Path) -> Workspace:
     encoder = root / "dinov2-small"
     export_dinov2(encoder)
     folder = workspace.preprocessed / VARIANT.dataset
-    plans = json.loads((folder / "nnUNetPlans2mm.json").read_text())
+    plans = PlansFile.read(folder / "nnUNetPlans2mm.json")
     for setting, changed in SETTINGS.items():
         given = {"encoder": str(encoder), "min_input_size": INPUT_SIZE, **changed}
-        derived = derive_plans(plans, plans_name(setting), guide_settings(plans, given))
-        (folder / f"{plans_name(setting)}.json").write_text(json.dumps(derived))
+        plans.with_guide(given, plans_name=plans_name(setting)).write()
     os.environ |= {name: value for name, value in workspace.environment.items() if name.startswith("nnUNet_")}
     return workspace
 

@@ -14,9 +14,8 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.probe.fold_patches import Fold, read_fold
 from nnunetv2_guidino.lab.probe.probe_report import write_results
 from nnunetv2_guidino.lab.probe.probing import Effort, Result, measure
-from nnunetv2_guidino.nnunet.descriptions import read_configurations
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
-from nnunetv2_guidino.nnunet.plans import guide_of
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def prepare(
         raise GuidinoError(f"--layers {layers}: expected numbers from 1")
     effort = Effort(seeds, steps, patches, usable_device(device))
     folder = preprocessed_folder(dataset)
-    plans_file = folder / f"{plans}.json"
-    config = guide_of(read_configurations(plans_file), plans_file)
+    config = PlansFile.read(folder / f"{plans}.json").guide
     if encoder:
         config = replace(config, encoder=encoder)
     cases = read_fold(folder, plans, configuration, fold)

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_guidino import lists
@@ -19,6 +16,7 @@ from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE, TOKENS
 from nnunetv2_guidino.model.guide.positions import Position
 from nnunetv2_guidino.model.guide.slices import slice_positions
 from nnunetv2_guidino.model.networks.contract import describe, encode
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.encoder_cost import Cost, encoder_cost, known_architecture
 
 # nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of
@@ -86,35 +84,23 @@ class Memory:
         )
 
 
-def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> Memory | None:
-    """The planned network as nnU-Net's planner counts it, and the encoder's weights and activations.
+def estimate(plans: PlansFile, configuration: str) -> Memory | None:
+    """Count the planned network as nnU-Net's planner does, and the encoder's weights and activations.
 
-    None where it cannot be told: for an encoder that is neither known nor on this machine, and for a network without
-    nnU-Net's compute_conv_feature_map_size.
+    Returns:
+        The estimate; None for an encoder that is neither known nor on this machine, and for a network without
+        nnU-Net's compute_conv_feature_map_size.
     """
-    manager = PlansManager(plans)
-    settings = manager.get_configuration(configuration)
-    config = GuideConfig.from_plans(plans)
+    config, settings = plans.guide, plans.configuration(configuration)
     architecture = known_architecture(config)
     if architecture is None:
         return None
-    inputs = determine_num_input_channels(manager, settings, dataset_json)
-    labels = manager.get_label_manager(dataset_json)
-    with torch.device("meta"):
-        network = get_network_from_plans(
-            settings.network_arch_class_name,
-            settings.network_arch_init_kwargs,
-            settings.network_arch_init_kwargs_req_import,
-            inputs,
-            labels.num_segmentation_heads,
-            allow_init=False,
-            deep_supervision=False,  # as the planner counts its reference networks
-        )
+    network, labels = plans.network(configuration), plans.label_manager
     if not hasattr(network, "compute_conv_feature_map_size"):
         return None
     patch_size = settings.patch_size
     height, width = patch_size[-2:]
-    elements = network.compute_conv_feature_map_size(patch_size)
+    elements = _feature_elements(network, patch_size)
     channels = len(settings.normalization_schemes)
     cost = encoder_cost(
         architecture,
@@ -134,7 +120,7 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     at_once = TOKENS_AT_ONCE if trained else TOKENS_WITHOUT_GRADIENT
     copies = COPY_BYTES * cost.parameters if trained else 0
     book = _tokenbook_parameters(cost, config)
-    patch = torch.empty(1, inputs, *patch_size, device="meta")
+    patch = torch.empty(1, plans.input_channels(configuration), *patch_size, device="meta")
     classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
     gated = _gated_elements(network, config.gate_at, channels, patch)
     return Memory(
@@ -147,6 +133,15 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
         boundary_per_patch=BAND_BYTES * classes * math.prod(patch_size) / 2**30 if config.lambdas["boundary"] else 0.0,
         encoding_per_slice=(KEPT * cost.activation_bytes + HALF * LIVE_TENSORS * cost.working_bytes + waiting) / 2**30,
     )
+
+
+def _feature_elements(network: Any, patch_size: Sequence[int]) -> int:
+    """Return the elements of all feature maps without deep supervision, as the planner counts its own networks."""
+    decoder = getattr(network, "decoder", network)
+    before, decoder.deep_supervision = getattr(decoder, "deep_supervision", False), False
+    elements = int(network.compute_conv_feature_map_size(patch_size))
+    decoder.deep_supervision = before
+    return elements
 
 
 def _gated_elements(network: nn.Module, gate_at: str, image_channels: int, patch: Tensor) -> int:
