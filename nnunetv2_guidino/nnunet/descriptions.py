@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_guidino.checks import Kind
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
-from nnunetv2_guidino.printable import first_line, shown
+from nnunetv2_guidino.printable import first_line
 
 
 @contextmanager
@@ -46,23 +47,22 @@ def read_dataset_json(file: Path, *needed: str) -> dict[str, Any]:
     if "modality" in content:  # nnU-Net also accepts the old name
         content.setdefault("channel_names", content["modality"])
     for key in needed:
-        expected, fits = _SHAPES[key]
+        kind = _KINDS[key]
         if key not in content:
-            raise GuidinoError(f"{file} has no {key}; expected {expected}, as in nnU-Net's dataset.json")
-        if not fits(content[key]):
-            raise GuidinoError(f"{file}: {key} is {shown(content[key])}; expected {expected}")
+            raise GuidinoError(f"{file} has no {key}; expected {kind.expected}, as in nnU-Net's dataset.json")
+        kind.check(f"{file}: {key}", content[key])
     return content
 
 
 def _are_labels(value: Any) -> bool:
     values = value.values() if isinstance(value, dict) else []
     flat = [number for entry in values for number in (entry if isinstance(entry, list) else [entry])]
-    return bool(flat) and all(isinstance(number, int) and not isinstance(number, bool) for number in flat)
+    return bool(flat) and all(type(number) is int for number in flat)
 
 
-_SHAPES = {
-    "labels": ("an object of names with their values, or lists of them", _are_labels),
-    "channel_names": ("an object of channels with their names", lambda value: isinstance(value, dict) and bool(value)),
-    "numTraining": ("the number of training cases", lambda value: isinstance(value, int)),
-    "file_ending": ('a text such as ".png"', lambda value: isinstance(value, str) and value.startswith(".")),
+_KINDS = {
+    "labels": Kind("an object of names with their values, or lists of them", _are_labels),
+    "channel_names": Kind("an object of channels with their names", lambda value: isinstance(value, dict) and value),
+    "numTraining": Kind("the number of training cases", lambda value: type(value) is int),
+    "file_ending": Kind('a text such as ".png"', lambda value: isinstance(value, str) and value.startswith(".")),
 }

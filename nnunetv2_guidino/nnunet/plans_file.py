@@ -68,6 +68,8 @@ class PlansFile:
         path = self.path.with_name(f"{content['plans_name']}.json") if "plans_name" in content else self.path
         other = PlansFile(path, self.plans | content, vars(self).get("dataset_json"), self.source)
         other._networks = self._networks
+        if "configurations" not in content:
+            other._configurations = self._configurations
         return other
 
     def with_configuration(self, name: str, **settings: Any) -> PlansFile:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.lab.benchmark.derive import Preparation, derivation, is_derived
 from nnunetv2_guidino.lab.benchmark.matrix import Matrix
-from nnunetv2_guidino.lab.benchmark.training_process import executable
+from nnunetv2_guidino.nnunet.commands import executable, failed
 from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
-from nnunetv2_guidino.nnunet.folders import folder_of, preprocessed_folder
+from nnunetv2_guidino.nnunet.folders import find_folder, folder_of, preprocessed_folder
 from nnunetv2_guidino.nnunet.folds import preprocessed_cases, read_folds, stock_folds
 from nnunetv2_guidino.nnunet.plans import inherited
 from nnunetv2_guidino.nnunet.plans_file import PlansFile
@@ -27,7 +27,7 @@ PLANNERS = {
 
 
 def dataset_names(datasets: list[str]) -> dict[str, str]:
-    """nnU-Net's whole name of each data set; raises GuidinoError for one that it does not know."""
+    """Return nnU-Net's full name of each data set; raise GuidinoError for an unknown one."""
     folder_of("nnUNet_preprocessed").mkdir(parents=True, exist_ok=True)
     names = {dataset: preprocessed_folder(dataset).name for dataset in datasets}
     for name in names.values():
@@ -37,24 +37,24 @@ def dataset_names(datasets: list[str]) -> dict[str, str]:
 
 
 def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> list[Preparation]:
-    """What has to be made for a data set, in this order.
+    """Return the steps that make what is missing for a data set, in their order.
 
     Args:
-        name: The data set's whole name.
-        processes: nnU-Net's -np; None: its own number.
+        matrix: The matrix.
+        name: Full name of the data set.
+        processes: Value of nnU-Net's -np; None: nnU-Net's default.
 
     Raises:
-        GuidinoError: If plans are missing that no planner of nnU-Net writes, or derived ones hold another guide.
+        GuidinoError: If plans are missing that no planner of nnU-Net writes, or derived plans have another guide.
     """
     folder = folder_of("nnUNet_preprocessed") / name
-    steps = []
+    log, steps = folder / "guidino_preparation.log", []
     for plans in dict.fromkeys(method.base or method.plans for method in matrix.methods):
         if command := _missing_data(matrix, folder, plans):
             command += [] if processes is None else ["-np", str(processes)]
             if command[0] == "nnUNetv2_plan_and_preprocess" and processes is not None:
                 command += ["-npfp", str(processes)]
-            log = folder_of("nnUNet_preprocessed") / name / "guidino_preparation.log"
-            steps.append(Preparation(command, lambda command=command, log=log: _run(command, log)))  # type: ignore[misc]
+            steps.append(Preparation(command, partial(_run, command, log)))
     for method in matrix.methods:
         if method.base is not None and not is_derived(matrix, method, folder):
             steps.append(derivation(matrix, method, folder))
@@ -62,7 +62,7 @@ def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> li
 
 
 def _missing_data(matrix: Matrix, folder: Path, plans: str) -> list[str] | None:
-    """The command that makes plans and preprocessed data, or what of them is missing."""
+    """Return the command that makes missing plans or preprocessed data; None if nothing is missing."""
     wanted = ["-d", str(int(folder.name[7:10])), "-c", *matrix.configurations]
     file = folder / f"{plans}.json"
     if not file.is_file():
@@ -83,7 +83,7 @@ def _missing_data(matrix: Matrix, folder: Path, plans: str) -> list[str] | None:
 
 
 def _number_of_cases(folder: Path) -> int:
-    raw = Path(os.environ.get("nnUNet_raw", "")) / folder.name / "dataset.json"
+    raw = (find_folder("nnUNet_raw") or folder.parent) / folder.name / "dataset.json"
     return int(read_dataset_json(raw if raw.is_file() else folder / "dataset.json", "numTraining")["numTraining"])
 
 
@@ -94,15 +94,14 @@ def _run(command: list[str], log: Path) -> None:
             [executable(command[0]), *command[1:]], stdout=stream, stderr=subprocess.STDOUT, check=False
         )
     if done.returncode != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise GuidinoError(f"{' '.join(command)} failed (exit code {done.returncode}), see {log}:\n{tail}")
+        raise failed(" ".join(command), done.returncode, log)
 
 
 def check_folds(matrix: Matrix, name: str) -> None:
-    """Write nnU-Net's folds where there are none, before several trainings do so at once, and check the matrix's.
+    """Write nnU-Net's folds if there are none, before several trainings do so at once, and check those of the matrix.
 
     Raises:
-        GuidinoError: If the matrix names a fold that is not there, or more cases than a fold has.
+        GuidinoError: If the matrix names a fold that does not exist, or more cases than a fold has.
     """
     folder = folder_of("nnUNet_preprocessed") / name
     file = folder / "splits_final.json"

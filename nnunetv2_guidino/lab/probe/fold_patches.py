@@ -1,4 +1,4 @@
-"""Patches of a fold's preprocessed cases, as training would see them before augmentation."""
+"""Draw patches of a fold's preprocessed cases, as training would see them before augmentation."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 @dataclass(frozen=True)
 class Fold:
-    """Where a fold's preprocessed cases lie and what is in them.
+    """The preprocessed cases of a fold.
 
     Args:
-        folder: With the preprocessed cases of one configuration.
-        cases: Names by part, "train" and "val".
-        patch_size: (height, width) in pixels; of a volume's slices, its last two.
-        normalization_schemes: nnU-Net's, one per image channel.
-        foreground_labels: Of the classes, or whatever is in a region.
-        ignore_label: Of pixels that nobody annotated, if there is one.
+        folder: Folder with the preprocessed cases of one configuration.
+        cases: Names of the cases by part, "train" and "val".
+        patch_size: (height, width) in pixels; the last two sides of a volume's patch.
+        normalization_schemes: nnU-Net's normalization of each image channel.
+        foreground_labels: Labels of all classes and regions.
+        ignore_label: Label of pixels that are not annotated, if there is one.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Fold:
 
 
 def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: int) -> Fold:
-    """The fold that nnU-Net would train: of splits_final.json, or where that is missing, of nnU-Net's own split.
+    """Return the fold that nnU-Net would train, from splits_final.json or else from nnU-Net's own split.
 
     Raises:
         GuidinoError: If there are no such plans, configuration, preprocessed cases or fold.
@@ -77,7 +77,7 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
 
 
 def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """`per_case` patches of each case, each around one of its foreground pixels, the same in every call.
+    """Yield `per_case` patches of each case, each around one of its foreground pixels, the same in every call.
 
     Yields:
         image (n, h, w), float32, foreground (1, h, w), boolean, and valid (1, h, w), False where ignored
@@ -97,7 +97,7 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
 
 
 def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
-    """A case's image (n, z, y, x) and labels (z, y, x); raises GuidinoError for a damaged or foreign one."""
+    """Return a case's image (n, z, y, x) and labels (z, y, x); raise GuidinoError for a damaged or foreign case."""
     file = fold.folder / case
     with errors_in(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
         for ending in (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl"):
@@ -112,7 +112,7 @@ def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:
-    """A box with the center at a random place in it, inside the image where the image is large enough."""
+    """Return a box with the center at a random place in it, inside the image if the image is large enough."""
     box = []
     for position, side, size in zip(center[1:], shape[1:], patch_size, strict=True):
         start = min(max(int(position) - draw.randrange(size), 0), side - size)
