@@ -37,7 +37,7 @@ class PlansFile:
         self, path: Path, plans: dict[str, Any], dataset_json: dict[str, Any] | None = None, source: Path | None = None
     ):
         self.path, self.plans, self.source = path, plans, source or path
-        self.label = str(path) if self.source == path else f"{source} with these changes"  # subject of error messages
+        self.label = str(self.source)  # subject of error messages
         if dataset_json is not None:
             self.dataset_json = dataset_json
         self._configurations: dict[str, Any] = {}
@@ -68,8 +68,10 @@ class PlansFile:
         path = self.path.with_name(f"{content['plans_name']}.json") if "plans_name" in content else self.path
         other = PlansFile(path, self.plans | content, vars(self).get("dataset_json"), self.source)
         other._networks = self._networks
-        if "configurations" not in content:
-            other._configurations = self._configurations
+        if "configurations" in content:
+            other.label = f"{self.source} with these changes"
+        else:
+            other.label, other._configurations = self.label, self._configurations
         return other
 
     def with_configuration(self, name: str, **settings: Any) -> PlansFile:

@@ -32,6 +32,8 @@ def with_values(plans: PlansFile, values: Mapping[str, Any]) -> PlansFile:
         GuidinoError: If there is no such key (the error names the existing ones), the type is another, or the value
             belongs to the preprocessed data, which the plans share.
     """
+    if not values:
+        return plans
     content = deepcopy(plans.plans)
     for path, value in values.items():
         keys = path.split(".")

@@ -80,8 +80,9 @@ def plan(
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
     derived = _with_guide(source, output, settings)
     # The network is planned for the patch that the user sets, and the user may change the planned network.
-    to_network = {path: value for path, value in changes.items() if network is not None and ".architecture." in path}
-    derived = with_values(derived, {path: value for path, value in changes.items() if path not in to_network})
+    to_network = {path: changes[path] for path in changes if network is not None and ".architecture." in path}
+    to_plans = {path: changes[path] for path in changes if path not in to_network}
+    derived = with_values(derived, to_plans)
     changed = {path.split(".")[1] for path in changes}
     if network is not None:
         derived, choices = with_network(derived, network, configuration, given=changes)
