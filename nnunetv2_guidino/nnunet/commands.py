@@ -36,7 +36,7 @@ def executable(command: str) -> str:
     """Return the path of a command in this environment; raise GuidinoError if it is missing."""
     found = shutil.which(command, path=str(Path(sys.executable).parent))
     if found is None:
-        raise GuidinoError(f"{command} is not beside {sys.executable}; install nnunetv2 into this environment")
+        raise GuidinoError(f"{command} is not beside {sys.executable}: install nnunetv2 into this environment")
     return found
 
 

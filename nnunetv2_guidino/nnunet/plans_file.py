@@ -176,8 +176,8 @@ class PlansFile:
             self._networks[repr(architecture)] = network
         return self._networks[repr(architecture)]
 
-    def heirs(self, names: Collection[str]) -> list[str]:
-        """Return these configurations and all that inherit from them."""
+    def affected_by(self, names: Collection[str]) -> list[str]:
+        """Return the configurations that a change of these affects: they, and all that inherit from them."""
         found = set(names)
         while True:
             more = {name for name, raw in self.plans["configurations"].items() if raw.get("inherits_from") in found}

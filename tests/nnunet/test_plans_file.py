@@ -82,9 +82,9 @@ def test_a_network_of_another_class_differs_as_a_whole(plans):
     assert [difference.key for difference in plans.differs_from(changed)] == ["configurations.2d.architecture"]
 
 
-def test_heirs_of_heirs_are_found(plans):
+def test_a_change_affects_all_that_inherit(plans):
     configurations = {"2d": {}, "b": {"inherits_from": "2d"}, "c": {"inherits_from": "b"}, "d": {"inherits_from": "d"}}
-    assert plans.changed(configurations=configurations).heirs(["2d"]) == ["2d", "b", "c"]
+    assert plans.changed(configurations=configurations).affected_by(["2d"]) == ["2d", "b", "c"]
 
 
 def test_errors_of_derived_plans_name_their_source(plans):

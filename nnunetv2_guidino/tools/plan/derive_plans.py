@@ -90,7 +90,7 @@ def plan(
         choices.append(choice)
         changed = {*derived.plans["configurations"]}
     derived = with_values(derived, to_network)
-    for name in derived.heirs(changed):
+    for name in derived.affected_by(changed):
         check_trainable(derived, name)
     check_gate(derived, configuration)
     with errors_in(source.path, "has no network whose memory can be estimated"):

@@ -91,7 +91,7 @@ def with_network(
                 lines += [f"{name}:", *chosen]
             else:
                 unsupported.append(name)
-    unsupported = plans.heirs(unsupported)
+    unsupported = plans.affected_by(unsupported)
     lives_in = f"{network.name} is an architecture for {architecture.lives_in()}"
     if configuration in unsupported:
         raise GuidinoError(f"-c {configuration}: {lives_in}; give -c a configuration of such patches")
