@@ -32,6 +32,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def shown(value: object) -> str:
+    """Return a value as an error message shows it, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of cells as aligned columns; the first row is the header, columns of numbers are aligned right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -2,7 +2,7 @@ import pytest
 
 from nnunetv2_guidino.config import FORMAT, GuideConfig, LoRA
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.nnunet.plans import OF_TRAINING, first_difference, guide_settings
+from nnunetv2_guidino.nnunet.plans import TRAINING_SETTINGS, first_difference, guide_settings
 
 VIT = {"model_type": "dinov3_vit", "patch_size": 16, "rope": {"theta": 100.0}}
 TIMM = {"model_type": "timm_wrapper", "model_args": {"dynamic_img_size": True}}
@@ -20,16 +20,16 @@ def config(**settings) -> GuideConfig:
         {"encoder_config": {**VIT, "of_a_newer_transformers": None}},
         {"encoder_config": {**VIT, "rope": {"theta": 100.0, "of_a_newer_transformers": 1}}},
         {"encoder_source": {**SOURCE, "name": "c/d", "folder": "/there"}},
-        {"encoder_source": None, "but": ["encoder_source"]},
-        {"encoder": "/there", "lambdas": 1, "versions": {"torch": "3"}, "but": OF_TRAINING},
+        {"encoder_source": None, "may_differ": ["encoder_source"]},
+        {"encoder": "/there", "lambdas": 1, "versions": {"torch": "3"}, "may_differ": TRAINING_SETTINGS},
     ],
 )
 def test_what_describes_the_same_guide(theirs):
-    but = theirs.pop("but", ())
+    may_differ = theirs.pop("may_differ", ())
     if theirs.pop("lambdas", None):
         theirs["lambdas"] = {"guide": 0.5}
-    assert first_difference(config(), config(**theirs), but) is None
-    assert first_difference(config(**theirs), config(), but) is None
+    assert first_difference(config(), config(**theirs), may_differ) is None
+    assert first_difference(config(**theirs), config(), may_differ) is None
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_where_the_guide_acts(module, planned_trainer, monkeypatch):
 
 
 def test_a_term_of_the_loss(module, planned_trainer, monkeypatch):
-    line = LossTerm(f"{module('sparse', TERM)}:sparse_term", "how much the guide marks", weight=0.0, label="sparsity")
+    line = LossTerm(f"{module('sparsity', TERM)}:sparse_term", "how much the guide marks", weight=0.0, label="sparsity")
     monkeypatch.setitem(lists.LOSS_TERMS, "sparse", line)
     assert guide_settings({}, {})["lambda_sparse"] == 0  # and off, where plans do not name it
     trainer = planned_trainer("nnUNetTrainerGuiDINO", guide={"lambda_sparse": 0.5})

@@ -9,7 +9,6 @@ The script uses nnU-Net's own plans with voxels of 2 mm, fold 0 of its split, an
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from nnunetv2_guidino.model.guide.slices import between_slices, slice_positions
 from nnunetv2_guidino.model.guide.tokenbook import TokenBook
 from nnunetv2_guidino.model.losses.guide_loss import guide_counts
 from nnunetv2_guidino.model.losses.target import Annotation
-from nnunetv2_guidino.nnunet.plans import derive_plans, guide_settings
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 VARIANT = VARIANTS[0]
 PLANS = "nnUNetPlans2mm"
@@ -49,9 +48,8 @@ def initialized_trainer(source: Path, root: Path) -> Any:
     encoder = root / "dinov2-small"
     export_dinov2(encoder)
     folder = workspace.preprocessed / VARIANT.dataset
-    plans = json.loads((folder / f"{PLANS}.json").read_text())
-    guide = guide_settings(plans, {"encoder": str(encoder), "min_input_size": INPUT_SIZE})
-    (folder / f"{PLANS}_guided.json").write_text(json.dumps(derive_plans(plans, f"{PLANS}_guided", guide)))
+    guide = {"encoder": str(encoder), "min_input_size": INPUT_SIZE}
+    PlansFile.read(folder / f"{PLANS}.json").with_guide(guide, plans_name=f"{PLANS}_guided").write()
     os.environ |= {name: value for name, value in workspace.environment.items() if name.startswith("nnUNet_")}
     where = (str(VARIANT.number), "3d_fullres", 0, "nnUNetTrainerGuiDINO", f"{PLANS}_guided")
     trainer = get_trainer_from_args(*where, device=torch.device("cpu"))

@@ -21,7 +21,7 @@ import pandas as pd
 from nnunetv2_guidino.display import picture_file
 from nnunetv2_guidino.lab.benchmark.benchmark_report import with_interval
 from nnunetv2_guidino.lab.benchmark.plots import CELL, differences, heading, low_data
-from nnunetv2_guidino.lab.benchmark.settings import read_yaml
+from nnunetv2_guidino.lab.benchmark.settings import TEXT, read_yaml
 from nnunetv2_guidino.tools.drawing.pages import markdown_table, number
 from nnunetv2_guidino.tools.evaluation.metrics import FOREGROUND
 from nnunetv2_guidino.tools.guide.guide_alone import ANY_CLASS
@@ -72,7 +72,7 @@ def section(name: str, summary: pd.DataFrame, pictures: Path) -> str:
 
 def joined(summaries: dict[str, pd.DataFrame], benchmarks: Path) -> pd.DataFrame:
     """Join all rows under the titles of their matrices. Trainings that several matrices share occur once."""
-    titles = {name: read_yaml(benchmarks / f"{name}.yaml").text("title", name) for name in summaries}
+    titles = {name: read_yaml(benchmarks / f"{name}.yaml").value("title", TEXT, name) for name in summaries}
     rows = pd.concat([summary.assign(title=titles[name]) for name, summary in summaries.items()])
     rows = rows.drop_duplicates([*CELL, "method", "class", "dice", "dice_difference"])
     return rows.assign(dataset=rows["title"])

@@ -1,4 +1,4 @@
-"""nnU-Net's own commands as child processes: progress on the screen, everything in a log file."""
+"""Run nnU-Net's own commands as child processes, with progress on the screen and all output in a log file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,36 @@ from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet import leave_with_parent
+from nnunetv2_guidino.nnunet.folders import VARIABLES
 
 TAIL = 15
-# What the trainers print once an epoch; the time comes last.
+# Lines that the trainers print once an epoch; the time comes last.
 EPOCH_LINE = re.compile(
     r"(Epoch|train_loss|Pseudo dice|Guide Dice|Epoch time:) \[?(?:np\.float\d+\()?([-\d.na]+)\S*(?: s)?\s*$"
 )
 
 
 def environment(root: Path) -> dict[str, str]:
-    """nnU-Net's three paths below `root`, and few processes: each imports torch, and the images are small."""
-    paths = {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    """Return variables with nnU-Net's three paths below `root`, and few processes, since each imports torch."""
+    paths = {name: str(root / name) for name in VARIABLES}
     modest = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
     # threads that wait by spinning starve the augmentation worker where there are few cores
     modest["OMP_WAIT_POLICY"] = "passive"
     return os.environ | paths | modest | {"PYTHONUNBUFFERED": "1"}
+
+
+def executable(command: str) -> str:
+    """Return the path of a command in this environment; raise GuidinoError if it is missing."""
+    found = shutil.which(command, path=str(Path(sys.executable).parent))
+    if found is None:
+        raise GuidinoError(f"{command} is not beside {sys.executable}: install nnunetv2 into this environment")
+    return found
+
+
+def failed(command: str, code: int, log: Path) -> GuidinoError:
+    """Return the error that a command failed, with the last lines of its log."""
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+    return GuidinoError(f"{command} failed (exit code {code}), see {log}:\n{tail}")
 
 
 def show_line(text: str, end: str = "\n") -> None:
@@ -42,25 +57,23 @@ def show_line(text: str, end: str = "\n") -> None:
 def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
     """Run one of nnU-Net's commands, write its output to logs/, and return its seconds of wall time.
 
-    Whatever ends this process, a signal too, ends the command and all its workers at once.
+    The command and all its workers end at once when this process ends, even by a signal.
 
     Args:
-        command: Such as "nnUNetv2_train"; it must lie beside the interpreter.
-        arguments: Its options.
-        root: Has nnU-Net's three folders, and logs/.
-        label: What is printed of it; names its log.
+        command: Name of a command beside the interpreter, such as "nnUNetv2_train".
+        arguments: Options of the command.
+        root: Folder with nnU-Net's three folders and logs/.
+        label: Name of the command on the screen and of its log.
 
     Raises:
-        GuidinoError: With the log's name and its last lines, if the command fails.
+        GuidinoError: If the command fails. The error has the log's path and last lines.
     """
-    executable = shutil.which(command, path=str(Path(sys.executable).parent))
-    if executable is None:
-        raise GuidinoError(f"{command} is not beside {sys.executable}: install nnunetv2 into this environment.")
+    program = executable(command)
     log_file = root / "logs" / f"{label.replace(' ', '_')}.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     print(f"{label}: {command} {' '.join(arguments)}", flush=True)
     start = time.monotonic()
-    with log_file.open("w", encoding="utf-8") as log, _child([executable, *arguments], root) as child:
+    with log_file.open("w", encoding="utf-8") as log, _child([program, *arguments], root) as child:
         epoch: dict[str, str] = {}
         for line in child.stdout or ():
             log.write(line)
@@ -68,8 +81,7 @@ def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
             _show_progress(line, epoch)
         child.wait()  # before the pipe closes by which it sees that this process is there
     if child.returncode != 0:
-        tail = "".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-TAIL:])
-        raise GuidinoError(f"{command} failed (exit code {child.returncode}), see {log_file}:\n{tail}")
+        raise failed(command, child.returncode, log_file)
     seconds = time.monotonic() - start
     show_line(f"  done in {seconds:.0f} s")
     return seconds
@@ -77,7 +89,7 @@ def run_command(command: str, *arguments: str, root: Path, label: str) -> float:
 
 @contextmanager
 def _child(command: list[str], root: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command as a child that leaves with this process; killed with all its workers if the block is left early."""
+    """Start the command as a child that ends with this process, and kill it with all its workers after an error."""
     child = subprocess.Popen(
         [sys.executable, leave_with_parent.__file__, *command],
         env=environment(root),
@@ -98,11 +110,11 @@ def _child(command: list[str], root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _show_progress(line: str, epoch: dict[str, str]) -> None:
-    """Print an epoch once all of it is there, and on a terminal whatever came last.
+    """Print an epoch when its last line has come, and on a terminal also each line of output.
 
     Args:
-        line: Of the command's output.
-        epoch: What the epoch's lines have said so far; the line's is added.
+        line: Line of the command's output.
+        epoch: Values of the epoch's lines so far; that of the line is added.
     """
     if found := EPOCH_LINE.search(line):
         epoch[found[1]] = found[2]

@@ -1,4 +1,4 @@
-"""The folders that nnU-Net's variables name, and the data sets in them."""
+"""Find the folders that nnU-Net's variables name, and the data sets in them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from nnunetv2_guidino.printable import first_line
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
-def folder_of(variable: str) -> Path:
-    """The folder that one of nnU-Net's variables names.
+def find_folder(variable: str) -> Path | None:
+    """Return the absolute path that one of nnU-Net's variables names, None if it is not set or empty."""
+    return Path(os.environ[variable]).absolute() if os.environ.get(variable) else None
+
+
+def folder_of(variable: str, advice: str = "") -> Path:
+    """Return the absolute path that one of nnU-Net's variables names.
+
+    Args:
+        variable: One of VARIABLES.
+        advice: Advice of the error message in place of "export VARIABLE=FOLDER".
 
     Raises:
-        GuidinoError: If it is not set, or set to nothing.
+        GuidinoError: If the variable is not set or empty.
     """
-    folder = os.environ.get(variable)
-    if not folder:
-        raise GuidinoError(f"{variable} is not set; export {variable}=FOLDER")
-    return Path(folder)
+    if folder := find_folder(variable):
+        return folder
+    raise GuidinoError(f"{variable} is not set; {advice or f'export {variable}=FOLDER'}")
 
 
 def preprocessed_folder(dataset: str) -> Path:
-    """A data set's folder in nnUNet_preprocessed, by name or number; raises GuidinoError if nnU-Net knows none."""
+    """Return a data set's folder in nnUNet_preprocessed; raise GuidinoError if nnU-Net knows no such name or number."""
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
     root = folder_of("nnUNet_preprocessed")

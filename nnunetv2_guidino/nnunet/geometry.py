@@ -38,12 +38,12 @@ def affine_of(properties: Mapping[str, Any]) -> Affine | None:
 
 
 def same_spacing(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two spacings are equal but for the digits that headers lose."""
+    """Return True if two spacings are equal up to the digits that headers lose."""
     return len(one) == len(other) and np.allclose(one, other, rtol=SPACING_TOLERANCE, atol=0)
 
 
 def place_difference(found: Affine | None, expected: Affine | None, shape: Sequence[int]) -> str | None:
-    """What differs between the places of two images of one shape, in words; None if they lie in the same place.
+    """Describe the difference between the places of two images of one shape; None if there is none.
 
     They do if each corner of the image lies in both at the same point, to a tenth of a pixel.
 

@@ -1,8 +1,8 @@
-"""Run a command in a process group of its own that ends with the process that started it, however that one ends.
+"""Run a command in a process group of its own, which ends with the process that started it, even after a kill.
 
     python leave_with_parent.py COMMAND ARGUMENT…     with a pipe as its standard input, held open by the parent
 
-A killed parent cannot tell its children anything, but its end of the pipe closes. Imports nothing of this package.
+A killed parent cannot signal its children, but its end of the pipe closes. The file imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import threading
 
 
 def main(command: list[str]) -> int:
-    """Run the command; its exit code, or 128 and its signal."""
+    """Run the command and return its exit code, or 128 plus its signal."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_watch, args=(child,), daemon=True).start()
-    # Ctrl-C reaches no group but the parent's; whoever signals this process means the command.
+    # Ctrl-C reaches the parent's group only; a signal to this process is for the command.
     signal.signal(signal.SIGTERM, lambda *_: _end(child))
     code = child.wait()
     return code if code >= 0 else 128 - code

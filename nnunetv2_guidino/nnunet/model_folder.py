@@ -1,11 +1,11 @@
-"""A trained model's folder, …/DatasetXXX/Trainer__Plans__configuration, read with each of its files checked.
+"""Read a trained model's folder, …/DatasetXXX/Trainer__Plans__configuration, and check each of its files.
 
 Read in nnU-Net 2.8.1: nnUNetPredictor.initialize_from_trained_model_folder, which does the same without checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -16,80 +16,64 @@ import torch
 from torch import nn
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.nnunet.descriptions import (
-    configuration_of,
-    errors_in,
-    label_manager_of,
-    read_configurations,
-    read_dataset_json,
-)
+from nnunetv2_guidino.nnunet.descriptions import errors_in, read_dataset_json
+from nnunetv2_guidino.nnunet.plans import TRAINING_SETTINGS, first_difference, recorded_guide
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.printable import first_line
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What is in a model folder, fit for prediction.
+    """The content of a model folder, ready for prediction.
 
     Args:
-        folder: Where it lies.
-        plans, dataset_json: As read.
-        plans_manager, configuration_manager, label_manager: nnU-Net's.
-        checkpoints: Of each fold, its file and what is in it.
-        network: Built for prediction, with the weights of the first fold; those of the others fit too.
+        plans: Plans with the dataset.json of the folder.
+        configuration: nnU-Net's ConfigurationManager of the trained configuration.
+        checkpoints: Content of each fold's checkpoint, by its file.
+        network: Network built for prediction, with the weights of the first fold; those of the others fit too.
     """
 
-    folder: Path
-    plans: dict[str, Any]
-    dataset_json: dict[str, Any]
-    plans_manager: Any
-    configuration_manager: Any
-    label_manager: Any
+    plans: PlansFile
+    configuration: Any
     checkpoints: dict[Path, dict[str, Any]]
     network: nn.Module
 
     @property
     def first(self) -> dict[str, Any]:
-        """The checkpoint that names trainer, configuration and mirroring, as nnU-Net takes them."""
+        """The checkpoint from which nnU-Net takes trainer, configuration and mirroring."""
         return next(iter(self.checkpoints.values()))
 
 
-def read_model(
-    folder: Path,
-    folds: Sequence[str] | None,
-    checkpoint: str,
-    check: Callable[[Path, dict[str, Any], dict[str, Any]], None] | None = None,
-) -> TrainedModel:
+def read_model(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> TrainedModel:
     """Read plans, dataset.json and checkpoints, and build the network.
 
     Args:
-        folds: Default: all numbered ones that have the checkpoint.
+        folder: The model folder.
+        folds: Names of folds; None: all numbered folds that have the checkpoint.
         checkpoint: Name of the file in each fold.
-        check: What else to ask of each checkpoint before the network is built, given its file, what is in it, and the
-            plans; it raises GuidinoError.
 
     Raises:
-        GuidinoError: If one of the files is missing or damaged, or they do not fit together, naming it.
+        GuidinoError: If one of the files is missing or damaged, or they do not fit together. The error names the file.
     """
     wanted = model_folds(folder, folds, checkpoint)
-    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
-    plans = read_configurations(plans_file)
-    dataset_json = read_dataset_json(dataset_file, "labels", "channel_names", "file_ending")
-    checkpoints = {file: read_checkpoint(file) for file in (folder / f"fold_{fold}" / checkpoint for fold in wanted)}
+    plans = PlansFile.read(folder / "plans.json")
+    plans.dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names", "file_ending")
+    files = [folder / f"fold_{fold}" / checkpoint for fold in wanted]
+    checkpoints = {file: read_checkpoint(file) for file in files}
     for file, content in checkpoints.items():
-        if check is not None:
-            check(file, content, plans)
-    first = next(iter(checkpoints.values()))
-    manager, settings = configuration_of(plans, plans_file, first["init_args"]["configuration"])
-    labels = label_manager_of(manager, dataset_json, dataset_file)
-    _check_preprocessing(plans_file, manager, settings)
-    network = _build_network(plans_file, manager, settings, labels, dataset_json, first["trainer_name"])
+        _check_trained(file, content)
+        check_recorded_guide(file, content, plans)
+    first = checkpoints[files[0]]
+    settings = plans.configuration(first["init_args"]["configuration"])
+    _check_preprocessing(plans, settings)
+    network = _build_network(plans, first)
     for file, content in reversed(checkpoints.items()):  # the first fold's weights stay
         _load_weights(network, file, content["network_weights"])
-    return TrainedModel(folder, plans, dataset_json, manager, settings, labels, checkpoints, network)
+    return TrainedModel(plans, settings, checkpoints, network)
 
 
 def model_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> list[str]:
-    """The folds to use, each of which has the checkpoint; raises GuidinoError where one has not."""
+    """Return the names of the folds to use; raise GuidinoError if one of them has no checkpoint."""
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
             raise GuidinoError(f"{folder} has no {name}; expected …/DatasetXXX/Trainer__Plans__configuration")
@@ -107,36 +91,68 @@ def model_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> l
     return wanted
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint as nnU-Net's trainers write it, on the CPU. Loading one runs code that is in it, as torch.load does.
+def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
+    """Return the content of a checkpoint on the CPU. Loading runs code that is in the file, as torch.load does.
+
+    Args:
+        file: A checkpoint of nnU-Net.
+        mmap: Map the file into memory, so that only the tensors that are used are read.
 
     Raises:
-        GuidinoError: If it cannot be read, was cut short, is another program's, or has weights that are no numbers.
+        GuidinoError: If the file cannot be read, was cut short, or another program wrote it.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=False)
+        # nnU-Net's checkpoints hold more than tensors, hence weights_only=False.
+        content = torch.load(file, map_location="cpu", mmap=mmap, weights_only=False)
     except MemoryError as error:  # also for a size that a damaged file names
         raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
-    except Exception as error:  # zip, pickle and whatever a foreign file asks for
-        raise GuidinoError(f"{file} cannot be read as a checkpoint, or was cut short: {first_line(error)}") from error
-    kinds = {"trainer_name": str, "init_args": dict, "network_weights": dict}
-    for key, kind in kinds.items():
+    except Exception as error:  # zip, pickle and anything that a foreign file runs
+        reason = first_line(error)
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error
+    for key, kind in {"trainer_name": str, "init_args": dict, "network_weights": dict}.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
             raise GuidinoError(f"{file} is not a checkpoint of nnU-Net: it has no {key}")
+    return content
+
+
+def check_recorded_guide(file: Path, checkpoint: dict[str, Any], plans: PlansFile) -> None:
+    """Compare the guide that a checkpoint records with plans.json, before plans.json is used to build a network.
+
+    Args:
+        file: Path of the checkpoint, for the error message.
+        checkpoint: Content of the checkpoint.
+        plans: The plans.json of the model folder.
+
+    Raises:
+        GuidinoError: If the guides differ. The error names the first key that differs.
+    """
+    recorded = recorded_guide(checkpoint)
+    if recorded is None:
+        return
+    # An encoder's name and folder may change, since a checkpoint contains the weights; their hash must not.
+    may_differ = [key for key in TRAINING_SETTINGS if key != "encoder_source"]
+    if difference := first_difference(plans.guide, recorded, may_differ):
+        raise GuidinoError(
+            f"{file} was trained with another guide: {difference.describe('in plans.json beside it', 'in it')}; put "
+            "the plans.json of this training back"
+        )
+
+
+def _check_trained(file: Path, content: dict[str, Any]) -> None:
     if not isinstance(content["init_args"].get("configuration"), str):
         raise GuidinoError(f"{file} is not a checkpoint of nnU-Net: its init_args have no configuration")
     for name, weight in content["network_weights"].items():
         if isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.isfinite().all():
             raise GuidinoError(f"{file}: the weights {name} are not finite numbers: this training failed; repeat it")
-    return content
 
 
-def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
-    """Whether the plans say all that nnU-Net asks of them between an image and its prediction."""
+def _check_preprocessing(plans: PlansFile, settings: Any) -> None:
+    """Check that the plans have everything that nnU-Net needs between an image and its prediction."""
+    manager = plans.manager
     of_images = ("image_reader_writer_class", "transpose_forward", "transpose_backward")
     resampling = (f"resampling_fn_{kind}" for kind in ("data", "seg", "probabilities"))
     of_configuration = ("preprocessor_class", "spacing", "use_mask_for_norm", *resampling)
-    with errors_in(plans_file, "does not say how images are read and preprocessed"):
+    with errors_in(plans.path, "does not say how images are read and preprocessed"):
         for owner, names in ((manager, of_images), (settings, of_configuration)):
             for name in names:
                 if getattr(owner, name) is None:
@@ -148,23 +164,23 @@ def _check_preprocessing(plans_file: Path, manager: Any, settings: Any) -> None:
             raise ValueError("foreground_intensity_properties_per_channel is no object of channels")
 
 
-def _build_network(
-    plans_file: Path, manager: Any, settings: Any, labels: Any, dataset_json: dict[str, Any], trainer_name: str
-) -> nn.Module:
+def _build_network(plans: PlansFile, checkpoint: dict[str, Any]) -> nn.Module:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+    trainer_name, configuration = checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
     try:
         with redirect_stdout(StringIO()):  # nnU-Net tells where it looks
             trainer = recursive_find_trainer_class_by_name(trainer_name)
     except RuntimeError as error:
         raise GuidinoError(
-            f"{plans_file.parent} was trained with {trainer_name}, which nnU-Net does not find; see `guidino doctor`"
+            f"{plans.path.parent} was trained with {trainer_name}, which nnU-Net does not find; see `guidino doctor`"
         ) from error
-    with errors_in(plans_file, "does not describe the network of the checkpoint"):
-        channels = determine_num_input_channels(manager, settings, dataset_json)
-        heads = labels.num_segmentation_heads
-        network = trainer.build_network_architecture(manager, settings, channels, heads, enable_deep_supervision=False)
+    settings, heads = plans.configuration(configuration), plans.label_manager.num_segmentation_heads
+    with errors_in(plans.path, "does not describe the network of the checkpoint"):
+        channels = plans.input_channels(configuration)
+        network = trainer.build_network_architecture(
+            plans.manager, settings, channels, heads, enable_deep_supervision=False
+        )
     return network
 
 

@@ -1,35 +1,31 @@
-"""Read, write and compare plans with a guide section."""
+"""Compare guides, and read and complete the plans' section "guidino"."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from copy import deepcopy
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json
 
 FILLED_IN = ("format", "encoder_config", "encoder_source", "classes", "versions")  # keys that the trainer fills in
 # Settings that do not change the output of a trained network.
-OF_TRAINING = ("encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions")
-# An encoder's name and folder may change, since a checkpoint contains the weights; the hash of the weights must not.
-BUT_THE_WEIGHTS = tuple(key for key in OF_TRAINING if key != "encoder_source")
+TRAINING_SETTINGS = ("encoder", "encoder_source", "lambda_*", "lora.dropout", "lora.learning_rate", "versions")
 RECORD = "_extra_state"  # torch's key for the record of the guide in a guided network's state dict
+MISSING = ...  # stands for a value that one side does not have
 
 
 class Difference(NamedTuple):
-    """A setting that differs between two guides; `key` is its path, such as "lora.rank"."""
+    """A value that differs between two guides or plans; `key` is its path, such as "lora.rank"."""
 
     key: str
     ours: Any
     theirs: Any
 
     def describe(self, here: str, there: str) -> str:
-        """Return a clause with both values, for error messages.
+        """Return a clause with both values of a guide's setting, for error messages.
 
         Args:
             here: Place of our value, such as "in plans.json".
@@ -38,7 +34,27 @@ class Difference(NamedTuple):
         return f"{PLANS_KEY}.{self.key} is {self.ours!r} {here} and {self.theirs!r} {there}"
 
 
-def first_difference(ours: GuideConfig, theirs: GuideConfig, but: Collection[str] = ()) -> Difference | None:
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
+    """Yield each value that differs or that one side lacks; networks of two classes differ as a whole.
+
+    Args:
+        ours: A section of plans.
+        theirs: The same section of other plans.
+        path: Keys that lead to the section, each with a dot behind it.
+    """
+    for key in dict.fromkeys([*ours, *theirs]):
+        here, there = ours.get(key, MISSING), theirs.get(key, MISSING)
+        if here is MISSING and isinstance(there, Mapping) and there:
+            here = {}
+        # timm's arguments are recorded as the user gave them: a missing argument means another model
+        sections = isinstance(here, Mapping) and isinstance(there, Mapping) and key != "model_args"
+        if sections and (not here or here.get("network_class_name") == there.get("network_class_name")):
+            yield from differences(here, there, f"{path}{key}.")
+        elif here != there:
+            yield Difference(f"{path}{key}", here, there)
+
+
+def first_difference(ours: GuideConfig, theirs: GuideConfig, may_differ: Collection[str] = ()) -> Difference | None:
     """Return the first setting that differs, None if both describe the same guide.
 
     Encoders are equal if the sha256 of their weights and all common keys of their architectures are equal. Versions of
@@ -47,24 +63,16 @@ def first_difference(ours: GuideConfig, theirs: GuideConfig, but: Collection[str
     Args:
         ours: Settings of one guide.
         theirs: Settings of the other guide.
-        but: Paths of settings that may differ, with * as in file names.
+        may_differ: Paths of settings that may differ, with * as in file names.
     """
     # Both pass through JSON, since one of them was read from a file, where tuples have become lists.
     here, there = (json.loads(json.dumps(config.to_plans())) for config in (ours, theirs))
-    return next(_differences(here, there, "", but), None)
-
-
-def _differences(ours: Any, theirs: Any, path: str, but: Collection[str]) -> Iterator[Difference]:
-    if any(fnmatchcase(path, pattern) for pattern in but):
-        return
-    # timm's arguments are recorded as the user gave them: a missing argument means another model
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and path != "encoder_config.model_args":
-        keys = ("sha256",) if path == "encoder_source" else ours
-        for key in keys:
-            if key in ours and key in theirs:
-                yield from _differences(ours[key], theirs[key], f"{path}.{key}".lstrip("."), but)
-    elif ours != theirs:
-        yield Difference(path, ours, theirs)
+    for found in differences(here, there):
+        of_source = found.key.startswith("encoder_source.") and not found.key.endswith(".sha256")
+        allowed = any(fnmatchcase(found.key, f"{key}{end}") for key in may_differ for end in ("", ".*"))
+        if MISSING not in found and not of_source and not allowed:
+            return found
+    return None
 
 
 def read_record(state: Any) -> GuideConfig:
@@ -86,35 +94,6 @@ def recorded_guide(content: Mapping[str, Any]) -> GuideConfig | None:
     if isinstance(plans, Mapping) and (plans.get(PLANS_KEY) or {}).get("classes") is not None:
         return GuideConfig.from_plans(plans)
     return None
-
-
-def check_recorded_guide(file: Path, checkpoint: Mapping[str, Any], plans: Mapping[str, Any]) -> None:
-    """Compare the guide that a checkpoint records with plans.json, before plans.json is used to build a network.
-
-    Args:
-        file: Path of the checkpoint, for the error message.
-        checkpoint: Content of the checkpoint.
-        plans: Content of plans.json in the model folder.
-
-    Raises:
-        GuidinoError: If the guides differ. The error names the first key that differs.
-    """
-    recorded = recorded_guide(checkpoint)
-    if recorded is None:
-        return
-    if difference := first_difference(GuideConfig.from_plans(plans), recorded, but=BUT_THE_WEIGHTS):
-        raise GuidinoError(
-            f"{file} was trained with another guide: {difference.describe('in plans.json beside it', 'in it')}; put "
-            "the plans.json of this training back"
-        )
-
-
-def derive_plans(source_plans: dict[str, Any], name: str, guide: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of `source_plans` with the name `name` and the section "guidino" set to `guide`.
-
-    The new plans share the preprocessed data of the source.
-    """
-    return deepcopy(source_plans) | {"plans_name": name, PLANS_KEY: guide}
 
 
 def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -141,18 +120,6 @@ def guide_settings(plans: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     return {key: value for key, value in complete.items() if key == "format" or key not in FILLED_IN}
 
 
-def guide_of(plans: dict[str, Any], file: Path) -> GuideConfig:
-    """Return the guide that plans describe, the default guide for plans without a section.
-
-    Raises:
-        GuidinoError: If the section is invalid. The error names `file`, from which the plans were read.
-    """
-    try:
-        return GuideConfig.from_plans(plans)
-    except GuidinoError as error:
-        raise GuidinoError(f"{file}: {error}") from error
-
-
 def inherited(plans: Mapping[str, Any], configuration: str, key: str) -> Any:
     """Return the value of a key in a configuration of the plans, its own or that of the configuration it inherits from.
 
@@ -163,19 +130,3 @@ def inherited(plans: Mapping[str, Any], configuration: str, key: str) -> Any:
     while key not in settings:
         settings = plans["configurations"][settings["inherits_from"]]
     return settings[key]
-
-
-def read_plans(file: Path) -> dict[str, Any]:
-    """Read a plans file.
-
-    Raises:
-        GuidinoError: If the file does not exist, where the error names the plans beside it, or is not a JSON object.
-    """
-    try:
-        return read_json(file, dict)
-    except GuidinoError as error:
-        if file.exists():
-            raise
-        beside = sorted(path.stem for path in file.parent.glob("*Plans*.json"))
-        there = f"there are {', '.join(beside)}" if beside else "run nnUNetv2_plan_and_preprocess first"
-        raise GuidinoError(f"{file} does not exist; {there}") from error

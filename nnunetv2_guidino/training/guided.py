@@ -124,7 +124,7 @@ class nnUNetTrainerGuiDINO(nnUNetTrainerGuiDINOBaseline):
             versions=versions(),
         )
         # -pretrained_weights may still bring other weights, so `get_dataloaders` compares their source.
-        self.model_folder.refuse_another(config, but=("encoder_source",))
+        self.model_folder.refuse_another(config, may_differ=("encoder_source",))
         return config
 
     def _load_encoder(self, folder: Path) -> None:

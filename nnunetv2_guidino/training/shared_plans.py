@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
-from nnunetv2_guidino.nnunet.plans import first_difference, guide_of, recorded_guide
-from nnunetv2_guidino.printable import first_line
+from nnunetv2_guidino.nnunet.model_folder import read_checkpoint
+from nnunetv2_guidino.nnunet.plans import first_difference, recorded_guide
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 # Folds may differ in these settings: where the encoder lies, and versions. Its hash and architecture must be equal.
 FOLD_SETTINGS = ("encoder", "versions")
@@ -43,7 +42,7 @@ class ModelFolder:
         if not self.plans_file.exists():
             return None
         plans = read_json(self.plans_file, dict)
-        return guide_of(plans, self.plans_file) if PLANS_KEY in plans else None
+        return PlansFile(self.plans_file, plans).guide if PLANS_KEY in plans else None
 
     def shared(self) -> GuideConfig | None:
         """Return the guide that this fold must use; None if there is no guide yet or no other fold.
@@ -65,12 +64,12 @@ class ModelFolder:
                 ) from error
         return guide_of_checkpoint(self._checkpoints()[0]) if self._checkpoints() else None
 
-    def refuse_another(self, config: GuideConfig, but: Collection[str] = ()) -> None:
+    def refuse_another(self, config: GuideConfig, may_differ: Collection[str] = ()) -> None:
         """Compare a guide with that of the other folds.
 
         Args:
             config: Guide of this fold.
-            but: Further settings that may differ (see `first_difference`).
+            may_differ: Further settings that may differ (see `first_difference`).
 
         Raises:
             GuidinoError: If other folds use another guide. The error names the first setting that differs.
@@ -78,7 +77,7 @@ class ModelFolder:
         shared = self.shared()
         if shared is None:
             return
-        if difference := first_difference(config, shared, but=(*FOLD_SETTINGS, *but)):
+        if difference := first_difference(config, shared, may_differ=(*FOLD_SETTINGS, *may_differ)):
             trained = [file.parent.name for file in self._checkpoints()]
             fold = f"{trained[0]} in {self.folder} was trained" if trained else f"{self.folder} was begun"
             raise GuidinoError(
@@ -109,13 +108,13 @@ class ModelFolder:
         trained = guide_of_checkpoint(checkpoint) or recorded
         if trained is None:
             raise GuidinoError(f"{checkpoint} was trained without a guide")
-        if recorded and (difference := first_difference(recorded, trained, but=FOLD_SETTINGS)):
+        if recorded and (difference := first_difference(recorded, trained, may_differ=FOLD_SETTINGS)):
             raise GuidinoError(
                 f"{checkpoint} was trained with another guide than the rest of its folder: "
                 f"{difference.describe('in plans.json', 'there')}. Restore the plans.json of this training, or train "
                 "this fold anew"
             )
-        if difference := first_difference(config, trained, but=trained.to_plans().keys() - asked_for):
+        if difference := first_difference(config, trained, may_differ=trained.to_plans().keys() - asked_for):
             raise GuidinoError(
                 f"{PLANS_KEY}.{difference.key} is {difference.ours!r} in the plans, but this model was trained with "
                 f"{difference.theirs!r} ({checkpoint}). Give other settings a plans file of their own"
@@ -162,7 +161,7 @@ class ModelFolder:
             recorded = self.recorded()
         except GuidinoError:
             return False
-        return recorded is not None and first_difference(config, recorded, but=FOLD_SETTINGS) is None
+        return recorded is not None and first_difference(config, recorded, may_differ=FOLD_SETTINGS) is None
 
     def _others(self) -> list[Path]:
         return [fold for fold in sorted(self.folder.glob("fold_*")) if fold != self.fold]
@@ -179,11 +178,4 @@ def guide_of_checkpoint(file: Path) -> GuideConfig | None:
     Raises:
         GuidinoError: If the file cannot be read.
     """
-    try:
-        # nnU-Net's checkpoints hold more than tensors, hence weights_only=False. With mmap, torch reads what is used.
-        return recorded_guide(torch.load(file, map_location="cpu", mmap=True, weights_only=False))
-    except GuidinoError:
-        raise
-    except Exception as error:  # a damaged pickle may raise any error
-        reason = first_line(error)
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error
+    return recorded_guide(read_checkpoint(file, mmap=True))

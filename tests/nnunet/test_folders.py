@@ -3,7 +3,7 @@
 import pytest
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.nnunet.folders import folder_of, preprocessed_folder
+from nnunetv2_guidino.nnunet.folders import find_folder, folder_of, preprocessed_folder
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_a_variable_that_is_not_set(value, monkeypatch):
         monkeypatch.setenv("nnUNet_raw", value)
     with pytest.raises(GuidinoError, match="nnUNet_raw is not set; export nnUNet_raw=FOLDER"):
         folder_of("nnUNet_raw")
+
+
+def test_advice_of_the_caller_and_paths_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "")
+    assert find_folder("nnUNet_raw") is None
+    with pytest.raises(GuidinoError, match="nnUNet_raw is not set; pass -i"):
+        folder_of("nnUNet_raw", "pass -i")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", "raw")
+    assert folder_of("nnUNet_raw") == tmp_path / "raw"
 
 
 def test_a_folder_that_is_not_there(tmp_path, monkeypatch):

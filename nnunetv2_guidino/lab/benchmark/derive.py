@@ -1,50 +1,47 @@
-"""The plans of a method with a guide or a network of its own: made as `guidino plan` does, and compared if there."""
+"""Make the plans of a method with a guide or a network of its own as `guidino plan` does, and compare existing ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.benchmark.matrix import Matrix, Method
-from nnunetv2_guidino.nnunet.descriptions import configuration_of
-from nnunetv2_guidino.nnunet.plans import guide_settings, read_plans
+from nnunetv2_guidino.nnunet.plans import MISSING, differences, guide_settings
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.network_options import Network
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Something that is missing: the command that makes it, and how it is made here."""
+    """A step that makes something that is missing: the command, and the function that does the same."""
 
     command: list[str]
     make: Callable[[], None]
-    file: Path | None = None  # which it makes, and refuses to make again
+    file: Path | None = None  # the file that the step makes and refuses to replace
 
 
 def derivation(matrix: Matrix, method: Method, folder: Path) -> Preparation:
-    """How a method's plans are derived from its base.
+    """Return the step that derives a method's plans from its base.
 
     Args:
-        matrix: Of the method.
-        method: With a guide or a network of its own.
-        folder: The data set's in nnUNet_preprocessed.
+        matrix: Matrix of the method.
+        method: A method with a guide or a network of its own.
+        folder: Folder of the data set in nnUNet_preprocessed.
 
     Raises:
-        GuidinoError: If the network does not live in one of the matrix's configurations.
+        GuidinoError: If the network does not support the dimensions of one of the matrix's configurations.
     """
-    assert method.base is not None
-    settings, network = _given(matrix, method), _network(matrix, method)
-    if network is not None and (folder / f"{method.base}.json").is_file():
-        _check_dimensions(matrix, method, network, folder)
-    command = ["guidino", "plan", "-d", folder.name, "-p", method.base, "-o", method.plans]
-    command += ["-c", matrix.configurations[0]]
+    base, settings, network = str(method.base), _settings(matrix, method), _network(matrix, method)
+    command = ["guidino", "plan", "-d", folder.name, "-p", base, "-o", method.plans, "-c", matrix.configurations[0]]
     values = dict(settings)
     if network is not None:
+        if (folder / f"{base}.json").is_file():
+            _check_dimensions(matrix, method, network, PlansFile.read(folder / f"{base}.json"))
         command += ["--architecture", network.name]
         command += ["--width", network.width] if network.width != "paper" else []
         values |= {f"architecture.{key}": value for key, value in network.settings.items()}
@@ -55,7 +52,7 @@ def derivation(matrix: Matrix, method: Method, folder: Path) -> Preparation:
         from nnunetv2_guidino.tools.plan.derive_plans import plan
 
         try:
-            plan(folder.name, method.plans, str(method.base), matrix.configurations[0], settings, network=network)
+            plan(folder.name, method.plans, base, matrix.configurations[0], settings, network=network)
         except GuidinoError as error:
             raise GuidinoError(f"{matrix.file}: the plans of {method.name} cannot be made: {error}") from error
 
@@ -63,66 +60,55 @@ def derivation(matrix: Matrix, method: Method, folder: Path) -> Preparation:
 
 
 def is_derived(matrix: Matrix, method: Method, folder: Path) -> bool:
-    """Whether a method's plans are there; arguments are those of `derivation`.
+    """Check whether a method's plans exist; arguments are those of `derivation`.
 
     Raises:
-        GuidinoError: If they have another guide or network than the matrix says.
+        GuidinoError: If the existing plans have another guide or network than the matrix.
     """
     file = folder / f"{method.plans}.json"
     if not file.is_file():
         return False
-    source, there = read_plans(folder / f"{method.base}.json"), read_plans(file)
-    guides, networks = _guides(matrix, method, source, there), _networks(matrix, method, folder, source, there)
-    for key, wanted, found in chain(guides, networks):
-        if wanted != found:
+    source, existing = PlansFile.read(folder / f"{method.base}.json"), PlansFile.read(file)
+    for wanted, found in _sections(matrix, method, source, existing):
+        for key, *values in differences(wanted, found):
+            now, then = (None if value is MISSING else value for value in values)
             raise GuidinoError(
-                f"{file} was made with {key} {found!r}; {matrix.file} now has {wanted!r} for {method.name}. Give that "
+                f"{file} was made with {key} {then!r}; {matrix.file} now has {now!r} for {method.name}. Give that "
                 "method another name, or remove the file and what was trained with it"
             )
     return True
 
 
-Pair = tuple[str, Any, Any]  # a key, its value as the matrix wants it, and that which is there
+Sections = tuple[dict[str, Any], dict[str, Any]]  # as the matrix wants it, and as it is in the existing plans
 
 
-def _guides(matrix: Matrix, method: Method, source: dict[str, Any], there: dict[str, Any]) -> Iterator[Pair]:
-    given = _given(matrix, method)
-    wanted, found = guide_settings(source, given), guide_settings(there, {})
-    wanted["encoder"] = _whole_path(wanted["encoder"])
-    for key in dict.fromkeys([*wanted, *found]):
-        if key == "gate_at" and method.network is not None and key not in given:
-            continue  # a network has its own
-        yield key, wanted.get(key), found.get(key)
-
-
-def _networks(
-    matrix: Matrix, method: Method, folder: Path, source: dict[str, Any], there: dict[str, Any]
-) -> Iterator[Pair]:
+def _sections(matrix: Matrix, method: Method, source: PlansFile, existing: PlansFile) -> Iterator[Sections]:
     from nnunetv2_guidino.tools.plan.replace_network import planned_section
 
-    network = _network(matrix, method)
+    settings, network = _settings(matrix, method), _network(matrix, method)
+    wanted, guide = guide_settings(source.plans, settings), guide_settings(existing.plans, {})
+    wanted["encoder"] = _absolute(wanted["encoder"])
+    if network is not None and "gate_at" not in settings:
+        wanted["gate_at"] = guide["gate_at"]  # it follows the network
+    yield wanted, guide
     if network is None:
         return
     for name in matrix.configurations:
-        planned = configuration_of(source, folder / f"{method.base}.json", name)[1].configuration
-        made = configuration_of(there, folder / f"{method.plans}.json", name)[1].configuration
-        found = made["architecture"]["arch_kwargs"]
+        planned, found = (plans.configuration(name).configuration for plans in (source, existing))
         target = lists.ARCHITECTURES[network.name].target.replace(":", ".")
-        yield "architecture", target, made["architecture"]["network_class_name"]  # another has other settings
-        if "encoder_config" in found:  # both follow from the guide's encoder, whose folder may be gone by now
-            follows = {key: found[key] for key in ("encoder_config", "pretrained")}
+        yield {"architecture": target}, {"architecture": found["architecture"]["network_class_name"]}
+        kwargs = found["architecture"]["arch_kwargs"]
+        if "encoder_config" in kwargs:  # both follow from the guide's encoder, whose folder may be gone by now
+            follows = {key: kwargs[key] for key in ("encoder_config", "pretrained")}
             network = replace(network, settings={**follows, **network.settings})
-        section = planned_section(network, {**planned, "patch_size": made["patch_size"]}, guide_settings(there, {}))
-        wanted = section["arch_kwargs"]
-        for key in dict.fromkeys([*wanted, *found]):
-            yield f"architecture.{key}", wanted.get(key), found.get(key)
+        section = planned_section(network, {**planned, "patch_size": found["patch_size"]}, guide)
+        yield {"architecture": section["arch_kwargs"]}, {"architecture": kwargs}
 
 
-def _check_dimensions(matrix: Matrix, method: Method, network: Network, folder: Path) -> None:
+def _check_dimensions(matrix: Matrix, method: Method, network: Network, base: PlansFile) -> None:
     architecture = lists.ARCHITECTURES[network.name].load()
-    file = folder / f"{method.base}.json"
     for name in matrix.configurations:
-        count = len(configuration_of(read_plans(file), file, name)[1].patch_size)
+        count = len(base.configuration(name).patch_size)
         if count not in architecture.dimensions:
             raise GuidinoError(
                 f"{matrix.file}: configurations has {name}, which has {count} dimensions; {network.name} of "
@@ -130,27 +116,25 @@ def _check_dimensions(matrix: Matrix, method: Method, network: Network, folder: 
             )
 
 
-def _given(matrix: Matrix, method: Method) -> dict[str, Any]:
-    """The guide's settings as the matrix gives them, its encoder as trainings find it."""
-    given = dict(method.guide or {})
-    return given | ({"encoder": _found_from(matrix, given["encoder"])} if "encoder" in given else {})
+def _settings(matrix: Matrix, method: Method) -> dict[str, Any]:
+    """Return the guide's settings with the absolute path of its encoder, since trainings start elsewhere."""
+    settings = dict(method.guide or {})
+    if isinstance(settings.get("encoder"), str):
+        settings["encoder"] = _absolute(settings["encoder"], matrix.file.parent)
+    return settings
 
 
 def _network(matrix: Matrix, method: Method) -> Network | None:
-    """The network as the matrix gives it, what it starts from as trainings find it."""
+    """Return the network with the absolute path of its pretrained weights."""
     network = method.network
-    if network is None or "pretrained" not in network.settings:
+    if network is None or not isinstance(network.settings.get("pretrained"), str):
         return network
-    pretrained = _found_from(matrix, network.settings["pretrained"])
+    pretrained = _absolute(network.settings["pretrained"], matrix.file.parent)
     return replace(network, settings={**network.settings, "pretrained": pretrained})
 
 
-def _found_from(matrix: Matrix, name: Any) -> Any:
-    """The whole path of a folder, which may be given relative to the matrix: trainings start elsewhere."""
-    return _whole_path(name, matrix.file.parent) if isinstance(name, str) else name
-
-
-def _whole_path(name: str, *places: Path) -> str:
+def _absolute(name: str, *places: Path) -> str:
+    """Return the absolute path of a folder, which may be relative to one of the places; another name stays."""
     for folder in (*(place / name for place in places), Path(name).expanduser()):
         if folder.is_dir():
             return str(folder.absolute())

@@ -31,11 +31,11 @@ class Place(NamedTuple):
 
 
 def places(device: str, jobs: int | None) -> list[Place]:
-    """Where trainings run beside each other.
+    """Return the places of trainings that run at the same time.
 
     Args:
-        device: cuda: one on each GPU or MIG slice; `jobs` are dealt out to these in turn. Else `jobs` (default 1) on as
-            many shares of the cores.
+        device: cuda: one place on each GPU or MIG slice. Other devices: a share of the cores for each place.
+        jobs: Number of places; None is one for each GPU, or one on a CPU. More jobs than GPUs share these in turn.
 
     Raises:
         GuidinoError: If there is no GPU, or there are more jobs than cores.
@@ -67,7 +67,7 @@ def _share(cores: int, count: int, most: int) -> dict[str, str]:
 
 
 def visible_gpus() -> list[str]:
-    """A value of CUDA_VISIBLE_DEVICES for each GPU that it allows now, or for each slice of a GPU with MIG."""
+    """Return a value of CUDA_VISIBLE_DEVICES for each GPU that it allows now, or for each slice of a GPU with MIG."""
     slices = _slices_of_gpus()
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
         return [name for number, names in slices.items() if number.isdigit() for name in names]
@@ -77,7 +77,7 @@ def visible_gpus() -> list[str]:
 
 
 def _slices_of_gpus() -> dict[str, list[str]]:
-    """By number and by UUID of each GPU: the UUIDs of its MIG slices, or its number where it has none."""
+    """Return the UUIDs of each GPU's MIG slices, or its number if it has none, by its number and by its UUID."""
     if shutil.which("nvidia-smi") is None:
         return {}
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout

@@ -1,18 +1,18 @@
-"""The matrix of a benchmark, read from a YAML file (docs/reference/benchmark_matrix.md), and the jobs it stands for."""
+"""Read the matrix of a benchmark from a YAML file (docs/reference/benchmark_matrix.md), and list its trainings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_guidino.checks import Kind
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.benchmark.job import Job
-from nnunetv2_guidino.lab.benchmark.settings import Section, read_yaml
+from nnunetv2_guidino.lab.benchmark.settings import COUNT, COUNT_OR_ALL, FOLD, NAMES, SEED, TEXT, Section, read_yaml
 from nnunetv2_guidino.nnunet.plans import guide_settings
 from nnunetv2_guidino.tools.plan.network_options import Network
 from nnunetv2_guidino.training.naming import trainer_class
@@ -21,24 +21,27 @@ KEYS = (
     "title", "datasets", "configurations", "methods", "plans", "trainers", "folds", "seeds", "cases", "epochs",
     "iterations",
 )  # fmt: skip
-OF_PLANS = ("plans", "guide", "architecture", "width")  # keys of a method that say with which plans it is trained
+PLANS_KEYS = ("plans", "guide", "architecture", "width")  # keys of a method that describe its plans
 PRESETS = Path(__file__).parent / "presets"
 GUIDED = "nnUNetTrainerGuiDINO"
-PLANS_NAME = re.compile(r"(?!.*__)[A-Za-z0-9][\w.-]*")
+PLANS_NAME = Kind(
+    "the name of plans, such as nnUNetPlans",
+    lambda value: isinstance(value, str) and re.fullmatch(r"(?!.*__)[A-Za-z0-9][\w.-]*", value),
+)
 METHOD_NAME = re.compile(r"[A-Za-z0-9][\w .+-]*")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared: plans, perhaps with a guide or a network of their own, and a trainer.
+    """A method to compare: plans, perhaps with a guide or a network of their own, and a trainer.
 
     Args:
-        name: What the matrix calls it.
-        plans: Name of the plans it is trained with.
-        trainer: Without length, cases and seed.
-        base: Name of the plans from which `plans` are derived; None: `plans` are somebody else's.
-        guide: Settings of the guide in them, by key.
-        network: The network in them; None: the one of `base`.
+        name: Name in the matrix.
+        plans: Name of the plans with which it is trained.
+        trainer: Name of the trainer without length, cases and seed.
+        base: Name of the plans from which the benchmark derives `plans`; None: it derives none.
+        guide: Settings of the guide in the plans, by key.
+        network: Network in the plans; None: the network of `base`.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A checked matrix; the first method is what the others are compared with."""
+    """A checked matrix; the other methods are compared with the first one."""
 
     file: Path
     title: str
@@ -65,15 +68,15 @@ class Matrix:
     iterations: int | None
 
     def jobs(self, names: dict[str, str], results: Path, device: str) -> list[Job]:
-        """All trainings; the methods of one seed and fold follow each other, so that comparisons are whole early.
+        """Return all trainings; the methods of a seed and fold follow each other, so that comparisons are whole early.
 
         Args:
-            names: nnU-Net's whole name of each data set.
-            results: nnUNet_results.
-            device: As nnU-Net's -device takes it.
+            names: nnU-Net's full name of each data set.
+            results: The folder nnUNet_results.
+            device: Value of nnU-Net's -device.
 
         Raises:
-            GuidinoError: If two of them are one and the same training.
+            GuidinoError: If two of them are the same training.
         """
         jobs: dict[Path, Job] = {}
         order = product(self.datasets, self.configurations, self.cases, self.seeds, self.folds, self.methods)
@@ -90,14 +93,14 @@ class Matrix:
         return list(jobs.values())
 
     def trainer(self, method: Method, cases: int | None, seed: int | None) -> str:
-        """The whole name of a method's trainer."""
+        """Return the full name of a method's trainer."""
         parts = {"epochs": self.epochs, "iterations": self.iterations, "cases": cases}
         name = method.trainer + "".join(f"_{value}{part}" for part, value in parts.items() if value is not None)
         return name if seed is None else f"{name}_seed{seed}"
 
 
 def find_matrix(name: str | Path) -> Path:
-    """A YAML file, or that of a preset by its name; raises GuidinoError, naming the presets, if there is neither."""
+    """Return a YAML file, or that of a preset by its name; raise GuidinoError, which names the presets, without one."""
     if Path(name).is_file():
         return Path(name)
     if str(name) in presets():
@@ -106,7 +109,7 @@ def find_matrix(name: str | Path) -> Path:
 
 
 def presets() -> dict[str, Path]:
-    """The matrices that come with the package, by name."""
+    """Return the matrices that come with the package, by name."""
     return {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
 
 
@@ -115,45 +118,51 @@ def read_matrix(file: Path, datasets: list[str] | None = None) -> Matrix:
 
     Args:
         file: The YAML file.
-        datasets: In place of those in the file; a preset names none.
+        datasets: Data sets that replace those in the file; a preset names none.
 
     Raises:
-        GuidinoError: For an unknown key or a wrong value, naming file and key.
+        GuidinoError: If a key is unknown or a value is wrong. The error names file and key.
     """
     section = read_yaml(file)
-    section.refuse_unknown(KEYS)
+    section.check_keys(KEYS)
     if not datasets and "datasets" not in section.content:
         raise GuidinoError(f"{file}: datasets is missing; name them there, or with -d")
     matrix = Matrix(
         file=file,
-        title=section.text("title", file.stem),
-        datasets=datasets or section.texts("datasets", []),
-        configurations=section.texts("configurations", ["2d"]),
+        title=section.value("title", TEXT, file.stem),
+        datasets=datasets or _names(section, "datasets", []),
+        configurations=_names(section, "configurations", ["2d"]),
         methods=_methods(section),
-        folds=[str(fold) for fold in section.entries("folds", [0], 0, "all")],
-        seeds=[None if seed == "none" else seed for seed in section.entries("seeds", [0], 0, "none")],
-        cases=[None if count == "all" else count for count in section.entries("cases", ["all"], 1, "all")],
-        epochs=section.whole("epochs"),
-        iterations=section.whole("iterations"),
+        folds=[str(fold) for fold in section.values("folds", FOLD, [0])],
+        seeds=[None if seed == "none" else seed for seed in section.values("seeds", SEED, [0])],
+        cases=[None if count == "all" else count for count in section.values("cases", COUNT_OR_ALL, ["all"])],
+        epochs=section.value("epochs", COUNT),
+        iterations=section.value("iterations", COUNT),
     )
     for method, cases, seed in product(matrix.methods, matrix.cases, matrix.seeds):
         _check_trainer(matrix, method, matrix.trainer(method, cases, seed))
     return matrix
 
 
+def _names(section: Section, key: str, default: list[str]) -> list[str]:
+    return [str(name) for name in section.values(key, NAMES, default)]
+
+
 def _methods(section: Section) -> list[Method]:
-    """Those under methods, or each of plans with each of trainers."""
+    """Return the methods under `methods`, or each of `plans` with each of `trainers`."""
     if "methods" in section.content:
         for key in ("plans", "trainers"):
             if key in section.content:
                 raise GuidinoError(f"{section.file}: methods and {key} stand beside each other; leave one of them out")
-        several = section.section("methods")
-        methods = [_method(several, name, (*OF_PLANS, "trainer")) for name in several.content]
+        methods = _each(section.section("methods"), (*PLANS_KEYS, "trainer"))
     else:
+        trainers = _names(section, "trainers", [GUIDED])
+        several = len(trainers) > 1  # only then a method's name says which trainer it is
         methods = [
-            replace(plans, name=name, trainer=trainer)
-            for plans, (trainer, name) in product(_plans(section), _named_trainers(section))
-            for name in [f"{plans.name} {name}".strip()]
+            replace(plans, name=f"{plans.name} {trainer.removeprefix('nnUNetTrainer')}", trainer=trainer)
+            if several
+            else replace(plans, trainer=trainer)
+            for plans, trainer in product(_plans(section), trainers)
         ]
     if not methods:
         raise GuidinoError(f"{section.file}: no method is named")
@@ -161,30 +170,25 @@ def _methods(section: Section) -> list[Method]:
 
 
 def _plans(section: Section) -> list[Method]:
-    if not isinstance(section.content.get("plans"), dict):
-        return [Method(name, name, GUIDED) for name in section.texts("plans", ["nnUNetPlans"])]
-    several = section.section("plans")
-    return [_method(several, name, OF_PLANS) for name in several.content]
+    if isinstance(section.content.get("plans"), dict):
+        return _each(section.section("plans"), PLANS_KEYS)
+    return [Method(name, name, GUIDED) for name in _names(section, "plans", ["nnUNetPlans"])]
 
 
-def _named_trainers(section: Section) -> list[tuple[str, str]]:
-    """Each trainer with its part of a method's name: nothing where there is one only."""
-    trainers = section.texts("trainers", [GUIDED])
-    return [(trainer, "" if len(trainers) == 1 else trainer.removeprefix("nnUNetTrainer")) for trainer in trainers]
+def _each(methods: Section, keys: tuple[str, ...]) -> list[Method]:
+    return [_method(methods, name, keys) for name in methods.content]
 
 
-def _method(several: Section, name: str, keys: tuple[str, ...]) -> Method:
+def _method(methods: Section, name: str, keys: tuple[str, ...]) -> Method:
     if not METHOD_NAME.fullmatch(name):
-        raise GuidinoError(f"{several.file}: {several.path}{name}: expected a name of letters, digits, space and .+-_")
-    section = several.section(name)
-    section.refuse_unknown(keys)
-    trainer, plans = section.text("trainer", GUIDED), section.text("plans", "nnUNetPlans")
-    if not PLANS_NAME.fullmatch(plans):
-        raise section.error("plans", "the name of plans, such as nnUNetPlans")
+        raise GuidinoError(f"{methods.where(name)}: expected a name of letters, digits, space and .+-_")
+    section = methods.section(name)
+    section.check_keys(keys)
+    trainer, plans = section.value("trainer", TEXT, GUIDED), section.value("plans", PLANS_NAME, "nnUNetPlans")
     network, guide = _network(section), None
     if "guide" in section.content:
         guide = section.section("guide").content
-        with _said_of(section, "guide"):
+        with section.errors_at("guide"):
             guide_settings({}, guide)
     if guide is None and network is None:
         return Method(name, plans, trainer)
@@ -193,28 +197,18 @@ def _method(several: Section, name: str, keys: tuple[str, ...]) -> Method:
 
 
 def _network(section: Section) -> Network | None:
-    """A method's architecture: its name, or the name with settings beside it."""
+    """Return a method's architecture, which the matrix gives as a name, or as a name with settings."""
     if "architecture" not in section.content:
         if "width" in section.content:
-            raise GuidinoError(f"{section.file}: {section.path}width is for an architecture, which is not named")
+            raise GuidinoError(f"{section.where('width')} is for an architecture, which is not named")
         return None
-    settings: dict[str, Any] = {}
-    name = section.content["architecture"]
-    if isinstance(name, Mapping):
-        settings = section.section("architecture").content
-        name = settings.pop("name", None)
+    given = section.content["architecture"]
+    settings = section.section("architecture").content if isinstance(given, Mapping) else {"name": given}
+    name = settings.pop("name", None)
     if not isinstance(name, str):
-        raise section.error("architecture", "the name of one, or its name and its settings")
-    with _said_of(section, "architecture"):
-        return Network(name, section.text("width", "paper"), settings)
-
-
-@contextmanager
-def _said_of(section: Section, key: str) -> Iterator[None]:
-    try:
-        yield
-    except GuidinoError as error:
-        raise GuidinoError(f"{section.file}: {section.path}{key}: {error}") from error
+        raise Kind("the name of one, or its name and its settings", str).error(section.where("architecture"), given)
+    with section.errors_at("architecture"):
+        return Network(name, section.value("width", TEXT, "paper"), settings)
 
 
 def _check_trainer(matrix: Matrix, method: Method, name: str) -> None:

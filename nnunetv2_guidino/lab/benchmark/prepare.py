@@ -1,23 +1,21 @@
-"""What must be there before a training: plans, preprocessed data, folds. nnU-Net's commands make what is missing.
-
-Read in nnU-Net 2.8.1: nnUNetTrainer.do_split, which writes splits_final.json where there is none, in place.
-"""
+"""Make plans, preprocessed data and folds that are missing before a training, with nnU-Net's commands."""
 
 from __future__ import annotations
 
-import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, write_json
+from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.lab.benchmark.derive import Preparation, derivation, is_derived
 from nnunetv2_guidino.lab.benchmark.matrix import Matrix
-from nnunetv2_guidino.lab.benchmark.training_process import executable
-from nnunetv2_guidino.nnunet.folders import folder_of, preprocessed_folder
-from nnunetv2_guidino.nnunet.plans import inherited, read_plans
+from nnunetv2_guidino.nnunet.commands import executable, failed
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
+from nnunetv2_guidino.nnunet.folders import find_folder, folder_of, preprocessed_folder
+from nnunetv2_guidino.nnunet.folds import preprocessed_cases, read_folds, stock_folds
+from nnunetv2_guidino.nnunet.plans import inherited
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 # nnU-Net's planners by the plans that they write.
 PLANNERS = {
@@ -29,7 +27,7 @@ PLANNERS = {
 
 
 def dataset_names(datasets: list[str]) -> dict[str, str]:
-    """nnU-Net's whole name of each data set; raises GuidinoError for one that it does not know."""
+    """Return nnU-Net's full name of each data set; raise GuidinoError for an unknown one."""
     folder_of("nnUNet_preprocessed").mkdir(parents=True, exist_ok=True)
     names = {dataset: preprocessed_folder(dataset).name for dataset in datasets}
     for name in names.values():
@@ -39,24 +37,24 @@ def dataset_names(datasets: list[str]) -> dict[str, str]:
 
 
 def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> list[Preparation]:
-    """What has to be made for a data set, in this order.
+    """Return the steps that make what is missing for a data set, in their order.
 
     Args:
-        name: The data set's whole name.
-        processes: nnU-Net's -np; None: its own number.
+        matrix: The matrix.
+        name: Full name of the data set.
+        processes: Value of nnU-Net's -np; None: nnU-Net's default.
 
     Raises:
-        GuidinoError: If plans are missing that no planner of nnU-Net writes, or derived ones hold another guide.
+        GuidinoError: If plans are missing that no planner of nnU-Net writes, or derived plans have another guide.
     """
     folder = folder_of("nnUNet_preprocessed") / name
-    steps = []
+    log, steps = folder / "guidino_preparation.log", []
     for plans in dict.fromkeys(method.base or method.plans for method in matrix.methods):
         if command := _missing_data(matrix, folder, plans):
             command += [] if processes is None else ["-np", str(processes)]
             if command[0] == "nnUNetv2_plan_and_preprocess" and processes is not None:
                 command += ["-npfp", str(processes)]
-            log = folder_of("nnUNet_preprocessed") / name / "guidino_preparation.log"
-            steps.append(Preparation(command, lambda command=command, log=log: _run(command, log)))  # type: ignore[misc]
+            steps.append(Preparation(command, partial(_run, command, log)))
     for method in matrix.methods:
         if method.base is not None and not is_derived(matrix, method, folder):
             steps.append(derivation(matrix, method, folder))
@@ -64,20 +62,19 @@ def missing_steps(matrix: Matrix, name: str, processes: int | None = None) -> li
 
 
 def _missing_data(matrix: Matrix, folder: Path, plans: str) -> list[str] | None:
-    """The command that makes plans and preprocessed data, or what of them is missing."""
+    """Return the command that makes missing plans or preprocessed data; None if nothing is missing."""
     wanted = ["-d", str(int(folder.name[7:10])), "-c", *matrix.configurations]
     file = folder / f"{plans}.json"
     if not file.is_file():
         if plans not in PLANNERS:
-            read_plans(file)  # says which there are
+            PlansFile.read(file)  # the error names those that there are
         return ["nnUNetv2_plan_and_preprocess", *wanted, *PLANNERS[plans]]
-    content = read_plans(file)
-    configurations = content.get("configurations", {})
-    cases = _number_of_cases(folder)
+    content, cases = PlansFile.read(file).plans, _number_of_cases(folder)
     for configuration in matrix.configurations:
-        if configuration not in configurations:
+        if configuration not in content["configurations"]:
             raise GuidinoError(
-                f"{matrix.file}: configurations has {configuration}, but {file} has {', '.join(configurations)}"
+                f"{matrix.file}: configurations has {configuration}, but {file} has "
+                f"{', '.join(content['configurations'])}"
             )
         data = folder / str(inherited(content, configuration, "data_identifier"))
         if len(list(data.glob("*.pkl"))) < cases or not (folder / "gt_segmentations").is_dir():
@@ -86,12 +83,8 @@ def _missing_data(matrix: Matrix, folder: Path, plans: str) -> list[str] | None:
 
 
 def _number_of_cases(folder: Path) -> int:
-    raw = Path(os.environ.get("nnUNet_raw", "")) / folder.name / "dataset.json"
-    file = raw if raw.is_file() else folder / "dataset.json"
-    count = read_json(file, dict).get("numTraining")
-    if not isinstance(count, int):
-        raise GuidinoError(f"{file}: numTraining is {count!r}; expected the number of training cases")
-    return count
+    raw = (find_folder("nnUNet_raw") or folder.parent) / folder.name / "dataset.json"
+    return int(read_dataset_json(raw if raw.is_file() else folder / "dataset.json", "numTraining")["numTraining"])
 
 
 def _run(command: list[str], log: Path) -> None:
@@ -101,43 +94,32 @@ def _run(command: list[str], log: Path) -> None:
             [executable(command[0]), *command[1:]], stdout=stream, stderr=subprocess.STDOUT, check=False
         )
     if done.returncode != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise GuidinoError(f"{' '.join(command)} failed (exit code {done.returncode}), see {log}:\n{tail}")
+        raise failed(" ".join(command), done.returncode, log)
 
 
 def check_folds(matrix: Matrix, name: str) -> None:
-    """Write nnU-Net's folds where there are none, before several trainings do so at once, and check the matrix's.
+    """Write nnU-Net's folds if there are none, before several trainings do so at once, and check those of the matrix.
 
     Raises:
-        GuidinoError: If the matrix names a fold that is not there, or more cases than a fold has.
+        GuidinoError: If the matrix names a fold that does not exist, or more cases than a fold has.
     """
     folder = folder_of("nnUNet_preprocessed") / name
     file = folder / "splits_final.json"
     if not file.is_file():
-        write_json(file, _stock_split(matrix, folder))
-    splits = read_json(file, list)
+        plans = PlansFile.read(folder / f"{matrix.methods[0].plans}.json").plans
+        configuration = matrix.configurations[0]
+        data = folder / str(inherited(plans, configuration, "data_identifier"))
+        write_json(file, stock_folds(preprocessed_cases(data, configuration), file))
+    folds = read_folds(file)
     for fold in matrix.folds:
         if fold == "all":
             available = _number_of_cases(folder)
-        elif int(fold) >= len(splits):
-            raise GuidinoError(f"{matrix.file}: folds has {fold}, but {file} has {len(splits)} folds, from 0 on")
+        elif int(fold) >= len(folds):
+            raise GuidinoError(f"{matrix.file}: folds has {fold}, but {file} has {len(folds)} folds, from 0 on")
         else:
-            available = len(splits[int(fold)]["train"])
+            available = len(folds[int(fold)]["train"])
         for count in matrix.cases:
             if count is not None and count > available:
                 raise GuidinoError(
                     f"{matrix.file}: cases has {count}, but fold {fold} of {name} has {available} training cases"
                 )
-
-
-def _stock_split(matrix: Matrix, folder: Path) -> list[dict[str, list[str]]]:
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    plans = read_plans(folder / f"{matrix.methods[0].plans}.json")
-    data = str(folder / str(inherited(plans, matrix.configurations[0], "data_identifier")))
-    names = list(np.sort(list(infer_dataset_class(data).get_identifiers(data))))
-    try:
-        return generate_crossval_split(names, seed=12345, n_splits=5)
-    except ValueError as error:
-        raise GuidinoError(f"{folder}: {len(names)} cases cannot be split into five folds: {error}") from error

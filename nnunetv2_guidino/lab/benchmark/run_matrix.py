@@ -23,7 +23,7 @@ LAUNCHERS = ("local", "slurm", "commands")
 
 @dataclass(frozen=True)
 class Launch:
-    """How the trainings are run.
+    """The way to run the trainings.
 
     Args:
         launcher: "local", "slurm", or "commands", which writes a shell script and runs nothing.

@@ -33,7 +33,7 @@ run() {{  # FOLDER COMMAND...
 def write_script(
     file: Path, title: str, preparation: Sequence[tuple[Sequence[str], Path | None]], jobs: Sequence[Job]
 ) -> None:
-    """Write the script; raises GuidinoError if it cannot be written.
+    """Write the script; raise GuidinoError if it cannot be written.
 
     Args:
         preparation: Commands that make missing plans and data, each with the file that makes it unnecessary.

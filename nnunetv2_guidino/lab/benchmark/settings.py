@@ -1,22 +1,38 @@
-"""A YAML file as checked values: every complaint names the file and the key."""
+"""Read a YAML file and check its values; every error names the file and the key."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nnunetv2_guidino import lists
+from nnunetv2_guidino.checks import Kind
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_text
 
-MOST_VALUES = 10_000  # of a file, those that stand for others by an alias (*name) counted as often as they stand there
+MOST_VALUES = 10_000  # in a file; the values behind an alias (*name) count each time that it is used
+MAPPING = Kind(
+    "keys (texts) with values",
+    lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+)
+TEXT = Kind("a text", lambda value: isinstance(value, str) and value.strip())
+NAMES = Kind("a list of names", lambda value: isinstance(value, str) or _is_whole(value, 0))
+COUNT = Kind("a whole number, at least 1", lambda value: _is_whole(value, 1))
+COUNT_OR_ALL = Kind("whole numbers, at least 1, or all", lambda value: value == "all" or _is_whole(value, 1))
+FOLD = Kind("whole numbers, at least 0, or all", lambda value: value == "all" or _is_whole(value, 0))
+SEED = Kind("whole numbers, at least 0, or none", lambda value: value == "none" or _is_whole(value, 0))
+
+
+def _is_whole(value: Any, minimum: int) -> bool:
+    return type(value) is int and value >= minimum
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently take the last, and aliases that grow too far."""
+    """Refuse a key that stands twice, of which YAML would silently take the last, and aliases that grow too far."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -34,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _count(node: Any, known: dict[int, int]) -> int:
-    """The number of values in a node, each alias with all that it stands for."""
+    """Return the number of values in a node, each alias with everything that it stands for."""
     if id(node) not in known:
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
@@ -43,10 +59,10 @@ def _count(node: Any, known: dict[int, int]) -> int:
 
 
 def read_yaml(file: Path) -> Section:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
-        GuidinoError: If the file is not there, cannot be read, is no YAML, has a key twice, or holds something else.
+        GuidinoError: If the file does not exist, cannot be read, is not YAML, has a key twice, or holds no mapping.
     """
     try:
         content = yaml.load(read_text(file), _Loader)
@@ -56,87 +72,61 @@ def read_yaml(file: Path) -> Section:
 
 
 class Section:
-    """A mapping in the file, asked key by key.
+    """A mapping in the file, whose values are checked when they are read.
 
     Args:
-        file: For the messages.
-        path: Keys that lead here, each with a dot behind it; "" for the whole file.
-        content: As YAML gave it.
+        file: File for error messages.
+        path: Keys that lead to the mapping, each with a dot behind it; "" for the whole file.
+        content: Content as YAML gives it.
 
     Raises:
-        GuidinoError: If it is no mapping, or one of its keys is no text.
+        GuidinoError: If the content is no mapping, or one of its keys is no text.
     """
 
     def __init__(self, file: Path, path: str, content: Any):
         self.file, self.path = file, path
-        if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-            where = path.rstrip(".") or "the file"
-            raise GuidinoError(f"{file}: {where} is {_shown(content)}; expected keys (texts) with values")
-        self.content = dict(content)
+        self.content = dict(MAPPING.check(f"{file}: {path.rstrip('.') or 'the file'}", content))
 
-    def refuse_unknown(self, known: Iterable[str]) -> None:
-        """Raises GuidinoError for a key that is not known, with the one that was probably meant."""
-        known = list(known)
+    def check_keys(self, known: Collection[str]) -> None:
+        """Refuse an unknown key; the GuidinoError names the nearest known key, or all."""
         for key in self.content:
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-                raise GuidinoError(f"{self._where(key)} is unknown; {advice}")
+                advice = lists.did_you_mean(key, known) or f"; known are {', '.join(known)}"
+                raise GuidinoError(f"{self.where(key)} is unknown{advice}")
 
     def section(self, key: str) -> Section:
-        """The mapping below a key."""
+        """Return the mapping below a key."""
         return Section(self.file, f"{self.path}{key}.", self.content[key])
 
-    def text(self, key: str, default: str) -> str:
-        """A text; raises GuidinoError for anything else."""
-        value = self.content.get(key, default)
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(key, "a text")
-        return value
+    def value(self, key: str, kind: Kind, default: Any = None) -> Any:
+        """Return the value of a key, `default` if the key is missing; raise GuidinoError if it is of another kind."""
+        return kind.check(self.where(key), self.content[key]) if key in self.content else default
 
-    def whole(self, key: str) -> int | None:
-        """A whole number from 1, None where the key is not there; raises GuidinoError for anything else."""
-        value = self.content.get(key)
-        if key in self.content and not _is_whole(value, 1):
-            raise self.error(key, "a whole number, at least 1")
-        return value
+    def values(self, key: str, kind: Kind, default: list[Any]) -> list[Any]:
+        """Return a list of different values; a single value counts as a list.
 
-    def entries(self, key: str, default: list[Any], minimum: int, word: str) -> list[Any]:
-        """A list, not empty, each entry once, of whole numbers or a word; one entry alone is such a list."""
-        values = self._listed(key, default)
-        if not all(value == word if isinstance(value, str) else _is_whole(value, minimum) for value in values):
-            raise self.error(key, f"whole numbers, at least {minimum}, or {word}")
-        return values
-
-    def texts(self, key: str, default: list[str]) -> list[str]:
-        """A list, not empty, of texts (numbers are taken as such), each once; one alone is such a list."""
-        values = self._listed(key, default)
-        if not all(isinstance(value, str) or _is_whole(value, 0) for value in values):
-            raise self.error(key, "a list of names")
-        return [str(value) for value in values]
-
-    def _listed(self, key: str, default: list[Any]) -> list[Any]:
+        Raises:
+            GuidinoError: If the list is empty, has a value twice, or one of another kind.
+        """
         given = self.content.get(key, default)
         values = given if isinstance(given, list) else [given]
         if not values:
-            raise self.error(key, "at least one")
+            raise Kind("at least one", bool).error(self.where(key), given)
         for value in values:
             if values.count(value) > 1:
-                raise GuidinoError(f"{self._where(key)} has {value} twice")
+                raise GuidinoError(f"{self.where(key)} has {value} twice")
+            if not kind.fits(value):
+                raise kind.error(self.where(key), given)
         return values
 
-    def error(self, key: str, expected: str) -> GuidinoError:
-        """What is wrong with the value of a key."""
-        return GuidinoError(f"{self._where(key)} is {_shown(self.content.get(key))}; expected {expected}")
-
-    def _where(self, key: str) -> str:
+    def where(self, key: str) -> str:
+        """Return file and key for error messages."""
         return f"{self.file}: {self.path}{key}"
 
-
-def _is_whole(value: Any, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    @contextmanager
+    def errors_at(self, key: str) -> Iterator[None]:
+        """Put file and key before errors about the value of a key."""
+        try:
+            yield
+        except GuidinoError as error:
+            raise GuidinoError(f"{self.where(key)}: {error}") from error

@@ -5,26 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 
-from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.benchmark.job import Job
 from nnunetv2_guidino.lab.benchmark.state import BEGIN, END, State, is_done, lock_training, resume_options
 from nnunetv2_guidino.nnunet import leave_with_parent
-
-
-def executable(command: str) -> str:
-    """Return the path of a command in this environment; raise GuidinoError if it is missing."""
-    found = shutil.which(command, path=str(Path(sys.executable).parent))
-    if found is None:
-        raise GuidinoError(f"{command} is not beside {sys.executable}; install nnunetv2 into this environment")
-    return found
+from nnunetv2_guidino.nnunet.commands import executable
 
 
 class Run:

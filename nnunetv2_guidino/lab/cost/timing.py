@@ -21,8 +21,8 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.cost.fresh import in_fresh_process
 from nnunetv2_guidino.lab.cost.step_parts import parts
 from nnunetv2_guidino.model.encoders.source import versions
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.doctor.random_training import BareEncoder, Prediction, Training, build_trainer, dummy_batch
 from nnunetv2_guidino.tools.doctor.trainer_import import NNUNETS_OWN
 
@@ -170,8 +170,7 @@ def with_stock_trainer(training: Training) -> Training:
     """
     if training.trainer != TRAINERS[PLAIN]:
         return training
-    plans = read_configurations(training.plans_file)
-    _, settings = configuration_of(plans, training.plans_file, training.configuration)
+    settings = PlansFile.read(training.plans_file).configuration(training.configuration)
     ours = settings.network_arch_class_name.startswith("nnunetv2_guidino.")
     return training if ours else replace(training, trainer=NNUNETS_OWN)
 

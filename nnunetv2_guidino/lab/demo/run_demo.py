@@ -15,8 +15,7 @@ from nnunetv2_guidino.lab.demo.demo_data import Pair, phantom_cases, read_cases,
 from nnunetv2_guidino.lab.demo.dinov2 import export_dinov2, find_onnx
 from nnunetv2_guidino.lab.demo.picture import draw_comparison
 from nnunetv2_guidino.nnunet.commands import run_command
-from nnunetv2_guidino.nnunet.descriptions import read_configurations
-from nnunetv2_guidino.nnunet.plans import derive_plans
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 DATASET = "Dataset900_GuidinoDemo"
 TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 24, 5
@@ -67,14 +66,12 @@ def make_output_folder(wanted: Path) -> Path:
 
 
 def write_plans(preprocessed: Path, encoder: Path) -> None:
-    """Cap the planned batch size, and put the guided sibling of the plans beside them."""
-    plans_file = preprocessed / "nnUNetPlans.json"
-    plans = read_configurations(plans_file)
-    configuration = plans["configurations"]["2d"]
-    configuration["batch_size"] = min(configuration["batch_size"], BATCH_SIZE)
-    write_json(plans_file, plans)
-    guided = derive_plans(plans, MODELS["guided"].plans, {"encoder": str(encoder), "layer": LAYER})
-    write_json(preprocessed / f"{MODELS['guided'].plans}.json", guided)
+    """Limit the planned batch size, and write guided plans beside the planned ones."""
+    planned = PlansFile.read(preprocessed / "nnUNetPlans.json")
+    batch_size = min(planned.configuration("2d").batch_size, BATCH_SIZE)
+    limited = planned.with_configuration("2d", batch_size=batch_size)
+    limited.write()
+    limited.with_guide({"encoder": str(encoder), "layer": LAYER}, plans_name=MODELS["guided"].plans).write()
 
 
 def write_split(preprocessed: Path, cases: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Patches of a fold's preprocessed cases, as training would see them before augmentation."""
+"""Draw patches of a fold's preprocessed cases, as training would see them before augmentation."""
 
 from __future__ import annotations
 
@@ -12,33 +12,25 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from torch import Tensor
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json
-from nnunetv2_guidino.nnunet.descriptions import (
-    configuration_of,
-    errors_in,
-    label_manager_of,
-    read_configurations,
-    read_dataset_json,
-)
-
-NNUNET_FOLDS = 5
+from nnunetv2_guidino.nnunet.descriptions import errors_in, read_dataset_json
+from nnunetv2_guidino.nnunet.folds import preprocessed_cases, read_folds, stock_folds
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Where a fold's preprocessed cases lie and what is in them.
+    """The preprocessed cases of a fold.
 
     Args:
-        folder: With the preprocessed cases of one configuration.
-        cases: Names by part, "train" and "val".
-        patch_size: (height, width) in pixels; of a volume's slices, its last two.
-        normalization_schemes: nnU-Net's, one per image channel.
-        foreground_labels: Of the classes, or whatever is in a region.
-        ignore_label: Of pixels that nobody annotated, if there is one.
+        folder: Folder with the preprocessed cases of one configuration.
+        cases: Names of the cases by part, "train" and "val".
+        patch_size: (height, width) in pixels; the last two sides of a volume's patch.
+        normalization_schemes: nnU-Net's normalization of each image channel.
+        foreground_labels: Labels of all classes and regions.
+        ignore_label: Label of pixels that are not annotated, if there is one.
     """
 
     folder: Path
@@ -50,58 +42,42 @@ class Fold:
 
 
 def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: int) -> Fold:
-    """The fold that nnU-Net would train: of splits_final.json, or where that is missing, of nnU-Net's own split.
+    """Return the fold that nnU-Net would train, from splits_final.json or else from nnU-Net's own split.
 
     Raises:
         GuidinoError: If there are no such plans, configuration, preprocessed cases or fold.
     """
-    plans_file = dataset_folder / f"{plans_name}.json"
-    plans = read_configurations(plans_file)
-    manager, settings = configuration_of(plans, plans_file, configuration)
+    plans = PlansFile.read(dataset_folder / f"{plans_name}.json")
+    plans.dataset_json = read_dataset_json(dataset_folder / "dataset.json", "labels")  # channels are not asked for
+    settings = plans.configuration(configuration)
     folder = dataset_folder / settings.data_identifier
     if not folder.is_dir():
         raise GuidinoError(f"{folder} does not exist; run nnUNetv2_preprocess for {configuration} first")
-    with errors_in(folder, f"has no cases as nnU-Net preprocesses them; run nnUNetv2_preprocess for {configuration}"):
-        identifiers = sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
-    splits = _splits(dataset_folder / "splits_final.json", identifiers)
-    if not 0 <= fold < len(splits):
-        raise GuidinoError(f"-f {fold}: there are only the folds 0 to {len(splits) - 1}")
-    missing = {*splits[fold]["train"], *splits[fold]["val"]} - {*identifiers}
+    cases, file = preprocessed_cases(folder, configuration), dataset_folder / "splits_final.json"
+    folds = read_folds(file) if file.is_file() else stock_folds(cases, file)
+    if not 0 <= fold < len(folds):
+        raise GuidinoError(f"-f {fold}: there are only the folds 0 to {len(folds) - 1}")
+    for part in ("train", "val"):
+        if not folds[fold][part]:
+            raise GuidinoError(f"{file}: fold {fold} has no case in {part}")
+    missing = {*folds[fold]["train"], *folds[fold]["val"]} - {*cases}
     if missing:
         raise GuidinoError(
             f"{folder} lacks {len(missing)} cases of fold {fold}, {min(missing)} for one, by its splits_final.json"
         )
-    dataset_file = dataset_folder / "dataset.json"
-    labels = label_manager_of(manager, read_dataset_json(dataset_file, "labels"), dataset_file)
     height, width = settings.patch_size[-2:]
     return Fold(
         folder=folder,
-        cases={part: list(splits[fold][part]) for part in ("train", "val")},
+        cases=folds[fold],
         patch_size=(height, width),
         normalization_schemes=settings.normalization_schemes,
-        foreground_labels=labels.foreground_labels,
-        ignore_label=labels.ignore_label,
+        foreground_labels=plans.label_manager.foreground_labels,
+        ignore_label=plans.label_manager.ignore_label,
     )
 
 
-def _splits(file: Path, identifiers: list[str]) -> list[Any]:
-    """Of splits_final.json, or nnU-Net's own where it is missing."""
-    if not file.is_file():
-        if len(identifiers) < NNUNET_FOLDS:
-            raise GuidinoError(
-                f"nnU-Net's own split needs {NNUNET_FOLDS} cases, there are {len(identifiers)}; write {file}"
-            )
-        return list(generate_crossval_split(identifiers))
-    splits = read_json(file, list)
-    for number, split in enumerate(splits):
-        lists = [split.get(part) for part in ("train", "val")] if isinstance(split, dict) else [None]
-        if not all(isinstance(names, list) and names and all(isinstance(n, str) for n in names) for names in lists):
-            raise GuidinoError(f"{file}: fold {number} is not an object with train and val, two lists of cases")
-    return splits
-
-
 def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """`per_case` patches of each case, each around one of its foreground pixels, the same in every call.
+    """Yield `per_case` patches of each case, each around one of its foreground pixels, the same in every call.
 
     Yields:
         image (n, h, w), float32, foreground (1, h, w), boolean, and valid (1, h, w), False where ignored
@@ -121,7 +97,7 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
 
 
 def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
-    """A case's image (n, z, y, x) and labels (z, y, x); raises GuidinoError for a damaged or foreign one."""
+    """Return a case's image (n, z, y, x) and labels (z, y, x); raise GuidinoError for a damaged or foreign case."""
     file = fold.folder / case
     with errors_in(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
         for ending in (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl"):
@@ -136,7 +112,7 @@ def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:
-    """A box with the center at a random place in it, inside the image where the image is large enough."""
+    """Return a box with the center at a random place in it, inside the image if the image is large enough."""
     box = []
     for position, side, size in zip(center[1:], shape[1:], patch_size, strict=True):
         start = min(max(int(position) - draw.randrange(size), 0), side - size)

@@ -1,4 +1,4 @@
-"""How good would a guide be? Measured before any training, for each layer and input size of an encoder."""
+"""Measure how good a guide would be, before any training, for each layer and input size of an encoder."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.probe.fold_patches import Fold, read_fold
 from nnunetv2_guidino.lab.probe.probe_report import write_results
 from nnunetv2_guidino.lab.probe.probing import Effort, Result, measure
-from nnunetv2_guidino.nnunet.descriptions import read_configurations
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
-from nnunetv2_guidino.nnunet.plans import guide_of
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question that is ready to be answered; `results` answers it.
+    """A checked measurement; `results` runs it.
 
     Args:
         title: Encoder, data set, configuration and fold.
-        fold: What is trained and scored on.
-        config: The guide's encoder, prototypes, similarity and read-out.
-        layers: From 1; None for all.
-        sizes: Of the encoder's input, in pixels.
-        effort: How thoroughly.
-        output: Folder for probe.txt and probe.png, if they are wanted.
+        fold: Cases to train and score on.
+        config: Encoder, prototypes, similarity and read-out of the guide.
+        layers: Layers of the encoder, from 1; None for all.
+        sizes: Sides of the encoder's input in pixels.
+        effort: Seeds, steps and patches.
+        output: Folder for probe.txt and probe.png; None: none is written.
     """
 
     title: str
@@ -42,10 +41,10 @@ class Probe:
     output: Path | None
 
     def results(self) -> Iterator[Result]:
-        """The guide's Dice from each layer and size, one after the other, written as they come.
+        """Yield the guide's Dice from each layer and size, and write the files after each.
 
         Raises:
-            GuidinoError: If the encoder is not there or has no such layer.
+            GuidinoError: If the encoder is missing or has no such layer.
         """
         results: list[Result] = []
         for result in measure(self.fold, self.config, self.layers, self.sizes, self.effort):
@@ -82,8 +81,7 @@ def prepare(
         raise GuidinoError(f"--layers {layers}: expected numbers from 1")
     effort = Effort(seeds, steps, patches, usable_device(device))
     folder = preprocessed_folder(dataset)
-    plans_file = folder / f"{plans}.json"
-    config = guide_of(read_configurations(plans_file), plans_file)
+    config = PlansFile.read(folder / f"{plans}.json").guide
     if encoder:
         config = replace(config, encoder=encoder)
     cases = read_fold(folder, plans, configuration, fold)
@@ -134,5 +132,5 @@ def probe(
 
 
 def best(results: Sequence[Result]) -> Result:
-    """The result with the highest mean Dice; those that are undefined count as the lowest."""
+    """Return the result with the highest mean Dice; an undefined Dice counts as the lowest."""
     return max(results, key=lambda result: -1 if mean(result.dice) != mean(result.dice) else mean(result.dice))

@@ -1,4 +1,4 @@
-"""What `guidino encoder probe` prints and writes: a table and a picture."""
+"""Write the table and the picture of `guidino encoder probe`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunetv2_guidino.printable import align
 
 
 def table(results: Sequence[Result]) -> str:
-    """Columns of text: a row for each input size and layer."""
+    """Return aligned columns with a row for each input size and layer."""
     rows = [("size", "layer", "guide Dice", "of each seed", "seconds")]
     for r in results:
         seeds = " ".join(f"{dice:.3f}" for dice in r.dice)
@@ -24,7 +24,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def plot(results: Sequence[Result], title: str, file: Path) -> None:
-    """Guide Dice against layer, a line for each size, a dot for each seed."""
+    """Draw guide Dice over layers with a line for each size and a dot for each seed."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for color, size in enumerate(sorted({r.size for r in results})):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from torch import Tensor
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, whole_folder
+from nnunetv2_guidino.files import whole_folder
 from nnunetv2_guidino.model.encoders.architecture import build_vit
 from nnunetv2_guidino.model.encoders.damage import check_finite
 from nnunetv2_guidino.model.encoders.families import family_of
@@ -24,8 +23,8 @@ from nnunetv2_guidino.model.encoders.names import (
     to_stable,
 )
 from nnunetv2_guidino.model.encoders.source import versions
-from nnunetv2_guidino.nnunet.plans import check_recorded_guide, guide_of
-from nnunetv2_guidino.printable import first_line
+from nnunetv2_guidino.nnunet.model_folder import check_recorded_guide, read_checkpoint
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 
 def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) -> int:
@@ -52,26 +51,17 @@ def export_lora(model_folder: Path, output: Path, fold: str, checkpoint: str) ->
     for file in (plans_file, weights_file):
         if not file.is_file():
             raise GuidinoError(f"{file} does not exist; expected a folder as nnUNetv2_train leaves it")
-    plans = read_json(plans_file, dict)
-    config = guide_of(plans, plans_file)
+    plans = PlansFile.read(plans_file)
+    config = plans.guide
     if config.lora is None or config.encoder_config is None:
         raise GuidinoError(f"{plans_file}: this model was not trained with LoRA (guidino.lora is null)")
-    content = _read(weights_file)
+    content = read_checkpoint(weights_file)
     check_recorded_guide(weights_file, content, plans)
     model, layers = _adapted(config, content["network_weights"], weights_file)
     with whole_folder(output) as unfinished:
         model.save_pretrained(unfinished, save_embedding_layers=False)
         (unfinished / "README.md").write_text(_card(config, type(model.get_base_model()).__name__), encoding="utf-8")
     return len(layers)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        # weights_only=False, because nnU-Net's checkpoints hold more than tensors
-        content = torch.load(file, map_location="cpu", weights_only=False)
-        return {**content, "network_weights": dict(content["network_weights"])}
-    except Exception as error:  # a damaged zip or pickle may raise any error
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {first_line(error)}") from error
 
 
 def _adapted(config: GuideConfig, weights: dict[str, Tensor], file: Path) -> tuple[Any, list[str]]:

@@ -26,7 +26,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.families import family_of
 from nnunetv2_guidino.model.encoders.names import is_unused, network_to_stable
 from nnunetv2_guidino.model.guide.record import KeepsRecord
-from nnunetv2_guidino.nnunet.plans import OF_TRAINING, RECORD, first_difference, read_record
+from nnunetv2_guidino.nnunet.plans import RECORD, TRAINING_SETTINGS, first_difference, read_record
 
 SEGMENTATION_LAYERS = ".seg_layers."  # nnU-Net does not transfer these layers
 FUSION = "late_fusion."  # late fusion adds to the logits of the segmentation layers, so it belongs to them
@@ -118,13 +118,13 @@ class PretrainedWeights(dict[str, Tensor]):
             theirs = GuideConfig.from_plans(self.plans)
         else:
             raise GuidinoError(f"{OPTION}: the checkpoint does not say which guide it was trained with")
-        allowed = [*OF_TRAINING, *OF_SIZE, "late_fusion"]
+        allowed = [*TRAINING_SETTINGS, *OF_SIZE, "late_fusion"]
         # One guide for the whole foreground has the same shape for any number of classes.
         if settings.guides == theirs.guides == "foreground":
             allowed.append("classes")
         if theirs.lora is None:
             allowed.append("lora")
-        if difference := first_difference(settings, theirs, but=allowed):
+        if difference := first_difference(settings, theirs, may_differ=allowed):
             raise GuidinoError(
                 f"{OPTION}: the checkpoint has another guide: {difference.describe('in the plans', 'there')}. "
                 "Give the plans the same guide, or take another checkpoint"

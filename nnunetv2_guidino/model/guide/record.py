@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.architecture import configuration
-from nnunetv2_guidino.nnunet.plans import OF_TRAINING, RECORD, first_difference, read_record
+from nnunetv2_guidino.nnunet.plans import RECORD, TRAINING_SETTINGS, first_difference, read_record
 
 
 class KeepsRecord(nn.Module):
@@ -41,7 +41,7 @@ class KeepsRecord(nn.Module):
             GuidinoError: If the weights belong to another guide. The error names the first setting that differs.
         """
         ours, theirs = _with_defaults(self.settings), _with_defaults(read_record(state))
-        if difference := first_difference(ours, theirs, but=OF_TRAINING):
+        if difference := first_difference(ours, theirs, may_differ=TRAINING_SETTINGS):
             raise GuidinoError(
                 f"these weights were trained with another guide: {difference.describe('in plans.json', 'with them')}. "
                 "Both must come from one training: plans.json in the model's folder has been changed or replaced"

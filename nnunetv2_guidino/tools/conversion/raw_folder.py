@@ -14,12 +14,8 @@ from pathlib import Path
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json, write_text
-from nnunetv2_guidino.nnunet.folders import VARIABLES
+from nnunetv2_guidino.nnunet.folders import VARIABLES, find_folder
 from nnunetv2_guidino.tools.conversion.dataset import Split
-
-
-def _nnunet_folder(variable: str) -> Path | None:
-    return Path(os.environ[variable]).absolute() if os.environ.get(variable) else None
 
 
 def target_folder(output: Path | None, dataset_id: int, name: str) -> Path:
@@ -28,7 +24,7 @@ def target_folder(output: Path | None, dataset_id: int, name: str) -> Path:
     Raises:
         GuidinoError: If there is no folder, the id is not 1 to 999, or the name is empty.
     """
-    raw = output or _nnunet_folder("nnUNet_raw")
+    raw = output or find_folder("nnUNet_raw")
     if raw is None:
         state = "is set to nothing" if "nnUNet_raw" in os.environ else "is not set"
         raise GuidinoError(f"no output folder: the environment variable nnUNet_raw {state}; set it, or pass -o FOLDER")
@@ -52,7 +48,7 @@ def problems_of_target(target: Path, overwrite: bool) -> list[str]:
     problems = []
     if target.exists() and not overwrite:
         problems.append(f"{target}: exists; pass --overwrite to replace it")
-    for folder in sorted({target.parent, *filter(None, map(_nnunet_folder, VARIABLES))}):
+    for folder in sorted({target.parent, *filter(None, map(find_folder, VARIABLES))}):
         try:
             others = [other for other in folder.iterdir() if other.name.startswith(f"Dataset{_id(target)}_")]
         except (FileNotFoundError, NotADirectoryError):  # writing to it reports this
@@ -91,7 +87,7 @@ def problems_of_splits(target: Path, split: Split) -> list[str]:
 
 def _preprocessed(target: Path, name: str = "") -> Path | None:
     """Return the data set's preprocessed folder, or a file in it; None if nnUNet_preprocessed is not set."""
-    preprocessed = _nnunet_folder("nnUNet_preprocessed")
+    preprocessed = find_folder("nnUNet_preprocessed")
     return preprocessed / target.name / name if preprocessed else None
 
 
@@ -123,7 +119,7 @@ def next_command(target: Path) -> str:
 
 def outdated_results(target: Path) -> list[str]:
     """Return a warning on the plans, and one on the models, of an earlier data set of this name."""
-    plans, models = _preprocessed(target), _nnunet_folder("nnUNet_results")
+    plans, models = _preprocessed(target), find_folder("nnUNet_results")
     data = ("dataset", "dataset_fingerprint", "splits_final")
     warnings = []
     if plans and (names := sorted(file.stem for file in plans.glob("*.json") if file.stem not in data)):

@@ -20,8 +20,8 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.source import is_cached
 from nnunetv2_guidino.model.guide.guided_network import GuidedNetwork
 from nnunetv2_guidino.model.guide.slices import take_slices
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, read_configurations, read_dataset_json
 from nnunetv2_guidino.nnunet.folders import VARIABLES
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.doctor.trainer_import import imported_trainer
 from nnunetv2_guidino.tools.plan.encoder_cost import known_architecture
 from nnunetv2_guidino.training.seeding import environment_variable
@@ -55,16 +55,15 @@ def build_trainer(training: Training) -> Any:
     Raises:
         GuidinoError: If the plans cannot be trained, or nothing is known of the encoder.
     """
-    plans = read_configurations(training.plans_file)
-    dataset_json = read_dataset_json(training.plans_file.with_name("dataset.json"), "labels", "channel_names")
-    manager, settings = configuration_of(plans, training.plans_file, training.configuration)
+    plans = PlansFile.read(training.plans_file)
+    settings = plans.configuration(training.configuration)
     device = usable_device(training.device)
     with temporary_folders() as folders, redirect_stdout(StringIO()):
-        data = folders / "nnUNet_preprocessed" / manager.dataset_name / settings.data_identifier
+        data = folders / "nnUNet_preprocessed" / plans.manager.dataset_name / settings.data_identifier
         data.mkdir(parents=True)
         (data / "case.b2nd").touch()  # nnU-Net tells the format of the others by it
         trainer: Any = imported_trainer(training.trainer)(
-            {**plans, "continue_training": False}, training.configuration, 0, dataset_json, device
+            {**plans.plans, "continue_training": False}, training.configuration, 0, plans.dataset_json, device
         )
         if hasattr(trainer, "guide_config") and not is_cached(trainer.guide_config.encoder):
             trainer.resumed_guide = _guide_without_weights(trainer.guide_config, trainer.label_manager)

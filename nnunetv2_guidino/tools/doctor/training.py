@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import spawn
 
 import nnunetv2_guidino
 from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.doctor.finding import Finding, reason
 from nnunetv2_guidino.tools.doctor.random_training import Prediction, temporary_folders
 from nnunetv2_guidino.tools.doctor.rehearsal import DATASET_JSON, GUIDED, PLAIN, Rehearsal, epoch, recompile
@@ -199,7 +200,7 @@ def memory(rehearsal: Rehearsal) -> Finding:
             trainer.train_step(batch)
         peaks.append((torch.cuda.max_memory_allocated() - before) / 2**30)
         del trainer
-    estimated = estimate(rehearsal.plans(), rehearsal.configuration, DATASET_JSON)
+    estimated = estimate(PlansFile(Path("plans.json"), rehearsal.plans(), DATASET_JSON), rehearsal.configuration)
     assert estimated is not None  # the encoder is a known one
     guide, expected = peaks[0] - peaks[1], estimated.guide(rehearsal.batch_size)
     return finding(

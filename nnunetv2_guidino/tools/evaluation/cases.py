@@ -10,7 +10,8 @@ from pathlib import Path
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.nnunet.folders import folder_of
+from nnunetv2_guidino.nnunet.folds import read_folds
 from nnunetv2_guidino.printable import check_name
 
 
@@ -48,7 +49,9 @@ def pair_folds(
     Raises:
         GuidinoError: If a fold's validation does not hold exactly the cases of its split.
     """
-    references = references or _preprocessed() / dataset_name / "gt_segmentations"
+    if references is None:
+        advice = "set it, or name the folder gt_segmentations with -gt"
+        references = folder_of("nnUNet_preprocessed", advice) / dataset_name / "gt_segmentations"
     found = (path.name.removeprefix("fold_") for path in model_folder.glob("fold_*"))
     folds = list(dict.fromkeys(folds or sorted((name for name in found if name.isdecimal()), key=int)))
     if not folds:
@@ -115,21 +118,10 @@ def _validation_cases(references: Path, fold: str, ending: str) -> set[str]:
     if fold == "all":
         return set(case_names(references, ending))
     file = references.parent / "splits_final.json"
-    splits = read_json(file, list)
-    if not fold.isdecimal() or int(fold) >= len(splits):
-        raise GuidinoError(f"{file} has {len(splits)} folds; there is no fold {fold}")
-    split = splits[int(fold)]
-    cases = split.get("val") if isinstance(split, dict) else None
-    if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
-        raise GuidinoError(f'{file}: fold {fold} has no list of cases; expected an object with "val": [names]')
-    return set(cases)
-
-
-def _preprocessed() -> Path:
-    folder = os.environ.get("nnUNet_preprocessed")
-    if not folder:
-        raise GuidinoError("nnUNet_preprocessed is not set; set it, or name the folder gt_segmentations with -gt")
-    return Path(folder)
+    folds = read_folds(file)
+    if not fold.isdecimal() or int(fold) >= len(folds):
+        raise GuidinoError(f"{file} has {len(folds)} folds; there is no fold {fold}")
+    return set(folds[int(fold)]["val"])
 
 
 def _check_same(expected: set[str], found: Collection[str], expected_in: str, found_in: str) -> None:

@@ -27,7 +27,6 @@ from nnunetv2_guidino.model.guide.tokenbook import foreground_guide
 from nnunetv2_guidino.nnunet.descriptions import errors_in
 from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
-from nnunetv2_guidino.nnunet.plans import check_recorded_guide
 from nnunetv2_guidino.printable import first_line
 
 # To nnU-Net a guide is a region whose logits are probabilities already; outside the crop it is 0.
@@ -99,15 +98,15 @@ class GuidePredictor:
     ):
         where = usable_device(device)
         STEP_SIZE.check("-step_size", step_size)
-        model = read_model(model_folder, folds, checkpoint, check_recorded_guide)
+        model = read_model(model_folder, folds, checkpoint)
         network = model.network
         if not isinstance(network, GuidedNetwork):
             raise GuidinoError(f"{model_folder} was trained with {model.first['trainer_name']}, which has no guide")
         self.model_folder = model_folder
-        self.dataset_json = model.dataset_json
-        self.plans_manager = model.plans_manager
-        self.configuration_manager = model.configuration_manager
-        self.label_manager = model.label_manager
+        self.dataset_json = model.plans.dataset_json
+        self.plans_manager = model.plans.manager
+        self.configuration_manager = model.configuration
+        self.label_manager = model.plans.label_manager
         self.number = network.tokenbook.weight_logits.shape[0] if each_class else 1
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells everyone without a GPU about an option of GPUs
             predictor = nnUNetPredictor(

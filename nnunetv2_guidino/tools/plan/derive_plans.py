@@ -11,15 +11,12 @@ from typing import Any
 from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.config import PLANS_KEY
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import write_json
-from nnunetv2_guidino.nnunet.descriptions import errors_in, read_configurations, read_dataset_json
+from nnunetv2_guidino.nnunet.descriptions import errors_in
 from nnunetv2_guidino.nnunet.folders import preprocessed_folder
-from nnunetv2_guidino.nnunet.plans import derive_plans, guide_of, guide_settings, read_plans
-from nnunetv2_guidino.tools.plan.changes import change
-from nnunetv2_guidino.tools.plan.differences import differences
-from nnunetv2_guidino.tools.plan.encoder_name import absolute_encoder
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
+from nnunetv2_guidino.tools.plan.changes import changed_lines, with_values
 from nnunetv2_guidino.tools.plan.network_options import Network
-from nnunetv2_guidino.tools.plan.replace_network import put_gate, put_network, with_heirs
+from nnunetv2_guidino.tools.plan.replace_network import absolute_encoder, with_fitting_gate, with_network
 from nnunetv2_guidino.tools.plan.trainable import check_gate, check_trainable
 
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's own files beside the plans
@@ -28,15 +25,15 @@ LONGEST_NAME = 100  # nnU-Net makes it a part of a folder's name
 
 @dataclass(frozen=True)
 class Planned:
-    """What `plan` wrote.
+    """The result of `plan`.
 
     Args:
-        file: The new plans.
-        source: Those they were derived from.
-        plans: What is in the new ones.
-        differences: One line for each value that differs from the source.
-        choices: What was planned for another network, and why, in lines; none where it is the source's.
-        memory: What a training needs, in words.
+        file: The new plans file.
+        source: The plans file from which it was derived.
+        plans: Content of the new plans.
+        differences: A line for each value that differs from the source.
+        choices: Lines that describe and explain what was planned for another network; none for the source's network.
+        memory: GPU memory that a training needs, in words.
     """
 
     file: Path
@@ -62,60 +59,60 @@ def plan(
     Args:
         dataset: Name or number of a data set that nnU-Net has preprocessed.
         output: Name of the new plans.
-        plans: Name of those to derive from.
-        configuration: Whose memory to estimate, and whose batch size to lower.
-        settings: Of the guide, by key; "lora.rank" is a key of the section "lora".
+        plans: Name of the plans to derive from.
+        configuration: Configuration whose memory is estimated and whose batch size is lowered.
+        settings: Settings of the guide by key; "lora.rank" is a key of the section "lora".
         changes: Other values in the plans by path, such as "configurations.2d.batch_size".
-        gpu_memory_target: In GB; the batch size is lowered, never below 2, until the estimate fits.
-        network: For every configuration in whose dimensions it lives; the others are left out, and the guide acts where
-            it takes one. None: the source's.
+        gpu_memory_target: GPU memory in GB; the batch size is lowered, never below 2, until the estimate fits.
+        network: Network for every configuration whose dimensions it supports; the others are left out, and the guide
+            acts where the network takes it. None: the source's network.
 
     Raises:
-        GuidinoError: For a value that is wrong, or that no training could be done with; nothing is written then.
+        GuidinoError: If a value is wrong, or the plans cannot be trained; nothing is written then.
     """
     _check_name(output)
     if gpu_memory_target is not None:
         GIGABYTES.check("--gpu_memory_target_in_gb", gpu_memory_target)
-    folder = preprocessed_folder(dataset)
-    source_file, file = folder / f"{plans}.json", folder / f"{output}.json"
-    source = read_configurations(source_file)
-    if configuration not in source["configurations"]:
-        known = ", ".join(source["configurations"])
+    settings, changes, choices = dict(settings or {}), dict(changes or {}), list[str]()
+    source = PlansFile.read(preprocessed_folder(dataset) / f"{plans}.json")
+    if configuration not in source.plans["configurations"]:
+        known = ", ".join(source.plans["configurations"])
         raise GuidinoError(f"-c {configuration}: the plans have no such configuration; there are {known}")
-    guide_of(source, source_file)  # what is wrong in the source is said of the source
-    derived = derive_plans(source, output, _section(source, dict(settings or {})))
-    dataset_json = read_dataset_json(folder / "dataset.json", "labels", "channel_names")
-    changes, choices = dict(changes or {}), list[str]()
-    # A network is planned for the patch as it will be, and may be changed itself afterwards.
-    of_network = [path for path in changes if network is not None and ".architecture." in path]
-    changed = {change(derived, path, value) for path, value in changes.items() if path not in of_network}
+    derived = _with_guide(source, output, settings)
+    # The network is planned for the patch that the user sets, and the user may change the planned network.
+    to_network = {path: changes[path] for path in changes if network is not None and ".architecture." in path}
+    to_plans = {path: changes[path] for path in changes if path not in to_network}
+    derived = with_values(derived, to_plans)
+    changed = {path.split(".")[1] for path in changes}
     if network is not None:
-        choices = put_network(derived, source_file, configuration, network, dataset_json, given=changes)
-        choices.append(put_gate(derived, source_file, configuration, dataset_json, given=settings or {}))
-        changed |= {*derived["configurations"]}
-    changed |= {change(derived, path, changes[path]) for path in of_network}
-    for name in with_heirs(derived, changed):
-        check_trainable(derived, source_file, name, dataset_json)
-    check_gate(derived, source_file, configuration, dataset_json)
-    with errors_in(source_file, "has no network whose memory can be estimated"):
-        memory = estimated_memory(derived, configuration, dataset_json, gpu_memory_target)
-    if file.exists():  # results that were made with it would no longer be what they say
-        raise GuidinoError(f"{file} exists already; give -o another name")
-    write_json(file, derived)
-    return Planned(file, source_file, derived, list(differences(source, derived)), choices, memory)
+        derived, choices = with_network(derived, network, configuration, given=changes)
+        derived, choice = with_fitting_gate(derived, configuration, given=settings)
+        choices.append(choice)
+        changed = {*derived.plans["configurations"]}
+    derived = with_values(derived, to_network)
+    for name in derived.affected_by(changed):
+        check_trainable(derived, name)
+    check_gate(derived, configuration)
+    with errors_in(source.path, "has no network whose memory can be estimated"):
+        derived, memory = _with_memory(derived, configuration, gpu_memory_target)
+    if derived.path.exists():  # results that were made with it would no longer belong to it
+        raise GuidinoError(f"{derived.path} exists already; give -o another name")
+    derived.write()
+    lines = list(changed_lines(source, derived))
+    return Planned(derived.path, source.path, derived.plans, lines, choices, memory)
 
 
 def guide_section(path: Path) -> dict[str, Any]:
-    """The guide section of a plans file or of a trained model's folder, with all its values.
+    """Return the complete guide section of a plans file or of a trained model's folder.
 
     Raises:
-        GuidinoError: If there is no such file, or it describes no guide.
+        GuidinoError: If there is no such file, or its guide section is invalid.
     """
     if path.is_dir():
         if not (path / "plans.json").is_file():
             raise GuidinoError(f"{path} has no plans.json; expected a trained model's folder, or a plans file")
         path = path / "plans.json"
-    return guide_of(read_plans(path), path).to_plans()
+    return PlansFile.read(path).guide.to_plans()
 
 
 def _check_name(name: str) -> None:
@@ -128,36 +125,32 @@ def _check_name(name: str) -> None:
         )
 
 
-def _section(source: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The complete guide section: the source's, changed by what is given."""
+def _with_guide(source: PlansFile, name: str, given: dict[str, Any]) -> PlansFile:
     adapters = [key for key in given if key.startswith("lora.")]
     if "lora" in given and given["lora"] is None and adapters:
         raise GuidinoError(f"lora is switched off, but {adapters[0]} is set: leave one of the two out")
-    section = guide_settings(source, given)
-    if "encoder" in given or "encoder" not in source.get(PLANS_KEY, {}):
-        section["encoder"] = absolute_encoder(section["encoder"])
-    return section
+    _ = source.guide  # an error in the source names its file
+    derived = source.with_guide(given, plans_name=name)
+    if "encoder" in given or "encoder" not in source.plans.get(PLANS_KEY, {}):
+        derived = derived.with_guide({"encoder": absolute_encoder(derived.guide.encoder)})
+    return derived
 
 
-def estimated_memory(
-    plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any], target: float | None = None
-) -> str:
-    """What a training needs, in words; with a target in GB, the batch size is lowered in `plans` to fit."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
+def _with_memory(plans: PlansFile, configuration: str, target: float | None) -> tuple[PlansFile, str]:
+    """Return the GPU memory of a training in words, and plans whose batch size fits into the target in GB."""
     from nnunetv2_guidino.tools.plan.memory import estimate
 
-    memory = estimate(plans, configuration, dataset_json)
+    memory = estimate(plans, configuration)
     if memory is None:
         reason = "the encoder is not on this machine, or the network does not count itself"
         if target is not None:
             raise GuidinoError(f"the memory cannot be estimated: {reason}")
-        return f"no estimate of the memory: {reason}"
-    planned = int(PlansManager(plans).get_configuration(configuration).batch_size)
+        return plans, f"no estimate of the memory: {reason}"
+    planned = int(plans.configuration(configuration).batch_size)
     batch_size = planned if target is None else memory.largest_batch(target, planned)
     if batch_size != planned:
-        plans["configurations"][configuration]["batch_size"] = batch_size
+        plans = plans.with_configuration(configuration, batch_size=batch_size)
     text = memory.describe(batch_size)
     if target is not None and memory.total(batch_size) > target:
         text += f"; more than {target:g} GB even so: a smaller encoder, input size or patch is needed"
-    return text
+    return plans, text

@@ -1,4 +1,4 @@
-"""What an encoder costs at an input size, computed on a network without memory (torch's meta device)."""
+"""Compute an encoder's cost at an input size on torch's meta device, without weights."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from nnunetv2_guidino.printable import align
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image's forward pass.
+    """The cost of one image's forward pass; all bytes are those of float32.
 
     Args:
-        tokens: Patch tokens.
-        flops: Floating-point operations, a multiplication and an addition counting two.
-        parameters: Of the blocks that are used.
-        trainable: Those of them that are LoRA's, or the convolution's before the encoder.
-        weight_bytes: Of these, in float32.
-        token_bytes: Of the patch tokens, in float32.
-        activation_bytes: What the forward pass keeps for the backward pass, in float32; 0 where it is frozen.
-        working_bytes: The largest tensor that it makes, in float32.
+        tokens: Number of patch tokens.
+        flops: Floating-point operations; a multiplication and an addition are two.
+        parameters: Parameters of the blocks that are used.
+        trainable: Parameters of LoRA, or of the convolution before the encoder.
+        weight_bytes: Bytes of the parameters.
+        token_bytes: Bytes of the patch tokens.
+        activation_bytes: Bytes that the forward pass keeps for the backward pass; 0 if the encoder is frozen.
+        working_bytes: Bytes of the largest tensor that the forward pass makes.
     """
 
     tokens: int
@@ -45,7 +45,7 @@ class Cost:
 
 
 def known_architecture(config: GuideConfig) -> dict[str, Any] | None:
-    """Of the guide's encoder; None for one that is neither known nor on this machine."""
+    """Return the architecture of the guide's encoder; None if it is neither known nor on this machine."""
     if config.encoder in KNOWN_ENCODERS:
         return KNOWN_ENCODERS[config.encoder].architecture
     if is_cached(config.encoder):
@@ -62,7 +62,7 @@ def encoder_cost(
     lora: LoRA | None = None,
     max_input_size: int | None = None,
 ) -> Cost:
-    """The cost of the guide's encoder for one patch of `patch_size` pixels."""
+    """Return the cost of the guide's encoder for one patch of `patch_size` pixels."""
     with torch.device("meta"):
         schemes = ["ZScoreNormalization"] * channels
         encoder = TokenEncoder(architecture, layer, schemes, min_input_size, lora, max_input_size=max_input_size)
@@ -71,7 +71,7 @@ def encoder_cost(
     kept: dict[int, Any] = {}  # storages, so that a view counts once
 
     def keep(tensor: Tensor) -> Tensor:
-        # The meta device has no fused attention. Real ones have, and keep no tokens × tokens matrices.
+        # The meta device has no fused attention. Real devices do, and keep no tokens × tokens matrices.
         if not (tensor.ndim >= 3 and tensor.shape[-1] == tensor.shape[-2]):
             kept[_identity(tensor)] = tensor.untyped_storage()
         return tensor
@@ -100,10 +100,10 @@ def _identity(tensor: Tensor) -> int:
 
 
 def cost_table(names: Iterable[str], sizes: Iterable[int]) -> str:
-    """A row for each encoder and input size.
+    """Return a table with a row for each encoder and input size.
 
     Raises:
-        GuidinoError: For an encoder that is not in the registry.
+        GuidinoError: If an encoder is not in the registry.
     """
     rows = [("encoder", "pixels", "tokens", "GFLOPs", "M parameters", "MB weights", "MB activations with LoRA")]
     for name in names:

@@ -1,4 +1,4 @@
-"""How much GPU memory a guided training needs, estimated before it is run."""
+"""Estimate the GPU memory of a guided training before it is run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_guidino import lists
@@ -19,38 +16,39 @@ from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE, TOKENS
 from nnunetv2_guidino.model.guide.positions import Position
 from nnunetv2_guidino.model.guide.slices import slice_positions
 from nnunetv2_guidino.model.networks.contract import describe, encode
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.encoder_cost import Cost, encoder_cost, known_architecture
 
-# nnU-Net's planner takes this many elements of feature maps to fill 8 GB in training: in 2D 85e6 a patch, in batches of
-# 12; in 3D 560e6, in batches of 2.
+# nnU-Net's planner assumes that feature maps of so many elements fill 8 GB in training: 85e6 per patch and 12 patches
+# in 2D, 560e6 per patch and 2 patches in 3D.
 GB_PER_ELEMENT = {2: 8 / (85e6 * 12), 3: 8 / (560e6 * 2)}
-SMALLEST_BATCH = 2  # nnU-Net's planner's
-ADAM_BYTES = 12  # of each trained parameter: gradient and two moments
-# CUDA trainings run under autocast; what it makes smaller is counted in float32.
-HALF = 0.5  # what a block works on
-KEPT = 0.7  # what blocks keep for the backward pass: norms and what they normalize stay in float32
-COPY_BYTES = 2  # of each weight through which gradients pass: autocast's copy is kept too
-LIVE_TENSORS = 4  # of a block at work, besides what it keeps: its input, its output, and what it is at
-# That the TokenBook keeps for its backward pass, in float32: the tokens, their projection, and that normalized.
+SMALLEST_BATCH = 2  # as in nnU-Net's planner
+ADAM_BYTES = 12  # per trained parameter: gradient and two moments
+# Bytes are counted in float32; CUDA trainings run under autocast, which makes tensors smaller by these factors.
+HALF = 0.5  # tensors on which a block works
+KEPT = 0.7  # tensors that blocks keep for the backward pass: norms and their inputs stay in float32
+COPY_BYTES = 2  # per weight through which gradients pass: autocast's copy is kept too
+LIVE_TENSORS = 4  # tensors of a working block besides the kept ones: its input, its output, and two between
+# The TokenBook keeps so many float32 tensors for its backward pass: the tokens, their projection, and its norm.
 TOKEN_COPIES = 3
-# Of each pixel and class, while the boundary's loss is computed: the mask, its band, and what both are made of.
+# Bytes per pixel and class while the boundary's loss is computed: the mask, its band, and their inputs.
 BAND_BYTES = 6
 
 
 @dataclass(frozen=True)
 class Memory:
-    """In GB.
+    """The memory of a training, in GB.
 
     Args:
-        network_per_patch: What each patch of a batch adds.
-        guide_fixed: The weights of encoder and TokenBook, what the optimizer adds to those that are trained, and the
-            copies that autocast makes of the encoder's where gradients pass through it.
-        slices_per_patch: How many images the encoder sees of each patch: 1 in 2D.
-        guide_per_slice: What each of them adds.
-        gates_per_patch: What the gates add for each patch: every gated feature once more.
-        boundary_per_patch: What the boundary's loss needs for each patch.
-        slices_at_once: How many the encoder works on at a time.
-        encoding_per_slice: What each of these needs besides.
+        network_per_patch: Memory of the planned network for each patch of a batch.
+        guide_fixed: Weights of encoder and TokenBook, the optimizer's values for the trained ones, and autocast's
+            copies of the encoder's weights if gradients pass through it.
+        slices_per_patch: Number of images that the encoder sees of each patch: 1 in 2D.
+        guide_per_slice: Memory of the guide for each of these images.
+        gates_per_patch: Memory of the gates for each patch: every gated feature once more.
+        boundary_per_patch: Memory of the boundary's loss for each patch.
+        slices_at_once: Number of images that the encoder encodes at a time.
+        encoding_per_slice: Further memory for each of the images that are encoded at a time.
     """
 
     network_per_patch: float
@@ -63,58 +61,46 @@ class Memory:
     encoding_per_slice: float
 
     def guide(self, batch_size: int) -> float:
-        """GB that the guide takes for a batch."""
+        """Return the GB that the guide takes for a batch."""
         slices = batch_size * self.slices_per_patch
         encoding = min(slices, self.slices_at_once) * self.encoding_per_slice
         patches = batch_size * (self.gates_per_patch + self.boundary_per_patch)
         return self.guide_fixed + patches + slices * self.guide_per_slice + encoding
 
     def total(self, batch_size: int) -> float:
-        """GB that a training takes for a batch."""
+        """Return the GB that a training takes for a batch."""
         return self.guide(batch_size) + batch_size * self.network_per_patch
 
     def largest_batch(self, target: float, planned: int) -> int:
-        """Of at most `planned` patches, what fits into `target` GB; never below nnU-Net's 2."""
+        """Return the largest batch of at most `planned` patches that fits into `target` GB, never below nnU-Net's 2."""
         fitting = (batch for batch in range(planned, SMALLEST_BATCH, -1) if self.total(batch) <= target)
         return next(fitting, SMALLEST_BATCH)
 
     def describe(self, batch_size: int) -> str:
-        """One line for people."""
+        """Return the estimate as a line of text."""
         return (
             f"estimated GPU memory at batch size {batch_size}: {self.total(batch_size):.1f} GB "
             f"(planned network {batch_size * self.network_per_patch:.1f}, guide {self.guide(batch_size):.1f})"
         )
 
 
-def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> Memory | None:
-    """The planned network as nnU-Net's planner counts it, and the encoder's weights and activations.
+def estimate(plans: PlansFile, configuration: str) -> Memory | None:
+    """Count the planned network as nnU-Net's planner does, and the encoder's weights and activations.
 
-    None where it cannot be told: for an encoder that is neither known nor on this machine, and for a network without
-    nnU-Net's compute_conv_feature_map_size.
+    Returns:
+        The estimate; None for an encoder that is neither known nor on this machine, and for a network without
+        nnU-Net's compute_conv_feature_map_size.
     """
-    manager = PlansManager(plans)
-    settings = manager.get_configuration(configuration)
-    config = GuideConfig.from_plans(plans)
+    config, settings = plans.guide, plans.configuration(configuration)
     architecture = known_architecture(config)
     if architecture is None:
         return None
-    inputs = determine_num_input_channels(manager, settings, dataset_json)
-    labels = manager.get_label_manager(dataset_json)
-    with torch.device("meta"):
-        network = get_network_from_plans(
-            settings.network_arch_class_name,
-            settings.network_arch_init_kwargs,
-            settings.network_arch_init_kwargs_req_import,
-            inputs,
-            labels.num_segmentation_heads,
-            allow_init=False,
-            deep_supervision=False,  # as the planner counts its reference networks
-        )
+    network, labels = plans.network(configuration), plans.label_manager
     if not hasattr(network, "compute_conv_feature_map_size"):
         return None
     patch_size = settings.patch_size
     height, width = patch_size[-2:]
-    elements = network.compute_conv_feature_map_size(patch_size)
+    elements = _feature_elements(network, patch_size)
     channels = len(settings.normalization_schemes)
     cost = encoder_cost(
         architecture,
@@ -125,16 +111,16 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
         lora=config.lora,
         max_input_size=config.max_input_size,
     )
-    # Every slice stays as it entered the encoder: gradients need it once more.
+    # The input of the encoder is kept for the gradients of every slice.
     slice_bytes = 4 * channels * height * width + TOKEN_COPIES * cost.token_bytes
     trained = cost.activation_bytes > 0
     several = isinstance(config.layer, list) and len(config.layer) > 1
-    # Tokens of earlier layers wait for those of the last; so do all activations then (see TokenEncoder.forward).
+    # Tokens of earlier layers are kept until those of the last come, and so are activations (TokenEncoder.forward).
     waiting = cost.token_bytes if several else 0
     at_once = TOKENS_AT_ONCE if trained else TOKENS_WITHOUT_GRADIENT
     copies = COPY_BYTES * cost.parameters if trained else 0
     book = _tokenbook_parameters(cost, config)
-    patch = torch.empty(1, inputs, *patch_size, device="meta")
+    patch = torch.empty(1, plans.input_channels(configuration), *patch_size, device="meta")
     classes = len(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
     gated = _gated_elements(network, config.gate_at, channels, patch)
     return Memory(
@@ -149,8 +135,17 @@ def estimate(plans: dict[str, Any], configuration: str, dataset_json: dict[str, 
     )
 
 
+def _feature_elements(network: Any, patch_size: Sequence[int]) -> int:
+    """Return the elements of all feature maps without deep supervision, as the planner counts its own networks."""
+    decoder = getattr(network, "decoder", network)
+    before, decoder.deep_supervision = getattr(decoder, "deep_supervision", False), False
+    elements = int(network.compute_conv_feature_map_size(patch_size))
+    decoder.deep_supervision = before
+    return elements
+
+
 def _gated_elements(network: nn.Module, gate_at: str, image_channels: int, patch: Tensor) -> int:
-    """Of the features of one patch on which the guide acts; network and patch are on the meta device."""
+    """Return the elements of one patch's features on which the guide acts; network and patch are on the meta device."""
     position: type[Position] = lists.find(lists.GATE_POSITIONS, gate_at, "guidino.gate_at").load()
     if not position.needs_features:
         return patch[:, :image_channels].numel()

@@ -1,4 +1,4 @@
-"""Which network plans shall have in place of theirs: as options, a matrix or a notebook say it."""
+"""Describe the network that plans get in place of their own, as options, a matrix or a notebook name it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WIDTHS = ("paper", "planned")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that plans shall have.
+    """A network for plans.
 
     Args:
-        name: One of lists.ARCHITECTURES.
-        width: "paper", or "planned" for as many channels and levels as nnU-Net planned, where it can follow them.
-        settings: Its own, by name; its defaults for the others.
+        name: Name in lists.ARCHITECTURES.
+        width: "paper", or "planned" for as many channels and levels as nnU-Net planned, if the network can follow them.
+        settings: Settings of the network by name; missing ones have their defaults.
 
     Raises:
         GuidinoError: If there is no such network or width.

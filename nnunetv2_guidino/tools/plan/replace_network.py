@@ -1,4 +1,4 @@
-"""Another network in the plans: what is planned for it, where it takes the guide, and why, in lines."""
+"""Put another network into plans, and say in lines what is planned for it, where it takes the guide, and why."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.config import PLANS_KEY
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
-from nnunetv2_guidino.model.encoders.source import find_encoder
+from nnunetv2_guidino.model.encoders.source import find_encoder, looks_like_a_path
 from nnunetv2_guidino.model.networks.contract import Architecture, Description, describe
 from nnunetv2_guidino.model.networks.networks_by_name import planned_architecture
 from nnunetv2_guidino.model.networks.token_network import TokenNetwork
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, errors_in
-from nnunetv2_guidino.tools.plan.encoder_name import absolute_encoder
+from nnunetv2_guidino.nnunet.descriptions import errors_in
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.network_options import Network
-from nnunetv2_guidino.tools.plan.trainable import build_without_memory, nearest_patch
+from nnunetv2_guidino.tools.plan.trainable import describe_network, nearest_patch
+
+_STARTS = "  it starts from {}, loaded when a training begins; --set architecture.pretrained=null: at random"
 
 
 def planned_section(network: Network, configuration: Mapping[str, Any], guide: Mapping[str, Any]) -> dict[str, Any]:
-    """The section "architecture" of a configuration, with which nnU-Net builds the network.
+    """Return the section "architecture" of a configuration, with which nnU-Net builds the network.
 
-    What is pretrained in its paper starts from what the paper has, unless the settings say otherwise. A network on
-    tokens stands on the guide's encoder, whose architecture is written into the section, and sees images of the same
+    A network that is pretrained in its paper starts from the same weights, unless the settings say otherwise. A network
+    on tokens uses the guide's encoder, whose architecture is written into the section, and sees images of the same
     size, so that one pass serves both.
 
     Args:
-        network: To be planned.
-        configuration: As nnU-Net planned it.
-        guide: The section of the plans, complete.
+        network: The network to plan.
+        configuration: Configuration that nnU-Net planned.
+        guide: The complete guide section of the plans.
 
     Raises:
-        GuidinoError: If the network does not live in the configuration's dimensions, has no such setting, or its
-            encoder is not to be found.
+        GuidinoError: If the network does not support the configuration's dimensions, has no such setting, or its
+            encoder cannot be found.
     """
     architecture: type[Architecture] = lists.ARCHITECTURES[network.name].load()
     settings = dict(network.settings)
@@ -54,75 +59,66 @@ def planned_section(network: Network, configuration: Mapping[str, Any], guide: M
     return planned_architecture(network.name, configuration, **settings)
 
 
-_STARTS = "  it starts from {}, loaded when a training begins; --set architecture.pretrained=null: at random"
+def with_network(
+    plans: PlansFile, network: Network, configuration: str, given: Collection[str]
+) -> tuple[PlansFile, list[str]]:
+    """Put a network into every configuration whose dimensions it supports, and leave the others out.
 
-
-def put_network(
-    plans: dict[str, Any],
-    file: Path,
-    configuration: str,
-    network: Network,
-    dataset_json: dict[str, Any],
-    given: Collection[str],
-) -> list[str]:
-    """Put a network into every configuration in whose dimensions it lives, and leave the others out.
-
-    Plans are of one network: a configuration that stayed as it was would train another one under their name.
+    Plans describe one network: a configuration that stayed as it was would train another one under their name.
 
     Args:
-        plans: Into which it is put, with the guide in them.
-        file: Where they come from, for the messages.
-        configuration: That must have it.
-        network: To be put there.
-        dataset_json: nnU-Net's, with labels and channels.
+        plans: Plans with the guide.
+        network: The network.
+        configuration: Configuration that must have it.
         given: Paths of values that the user has set, which stay.
 
     Returns:
-        What was chosen, in lines.
+        The new plans, and lines that describe the choices.
 
     Raises:
-        GuidinoError: If it cannot be planned or built, or does not live in the configuration's dimensions.
+        GuidinoError: If the network cannot be planned or built, or does not support the configuration's dimensions.
     """
     if isinstance(pretrained := network.settings.get("pretrained"), str):
         network = replace(network, settings={**network.settings, "pretrained": absolute_encoder(pretrained)})
     architecture: type[Architecture] = lists.ARCHITECTURES[network.name].load()
-    configurations, lines, foreign = plans["configurations"], list[str](), list[str]()
-    for name in [name for name, raw in configurations.items() if "architecture" in raw]:  # the others inherit it
-        with errors_in(file, f"cannot have {network.name} in configurations.{name}"):
-            if len(configuration_of(plans, file, name)[1].patch_size) in architecture.dimensions:
-                patch_is_given = f"configurations.{name}.patch_size" in given
-                lines += [f"{name}:", *_put(plans, file, name, network, dataset_json, patch_is_given)]
+    lines, unsupported = list[str](), list[str]()
+    for name, raw in plans.plans["configurations"].items():
+        if "architecture" not in raw:
+            continue  # it inherits its network
+        with errors_in(plans.source, f"cannot have {network.name} in configurations.{name}"):
+            if len(plans.configuration(name).patch_size) in architecture.dimensions:
+                plans, chosen = _put(plans, name, network, f"configurations.{name}.patch_size" in given)
+                lines += [f"{name}:", *chosen]
             else:
-                foreign.append(name)
-    foreign = with_heirs(plans, foreign)
+                unsupported.append(name)
+    unsupported = plans.affected_by(unsupported)
     lives_in = f"{network.name} is an architecture for {architecture.lives_in()}"
-    if configuration in foreign:
+    if configuration in unsupported:
         raise GuidinoError(f"-c {configuration}: {lives_in}; give -c a configuration of such patches")
-    for name in foreign:
-        del configurations[name]
-    return lines + ([f"left out: {', '.join(foreign)}, since {lives_in}"] if foreign else [])
+    if unsupported:
+        lines.append(f"left out: {', '.join(unsupported)}, since {lives_in}")
+    kept = {name: raw for name, raw in plans.plans["configurations"].items() if name not in unsupported}
+    return plans.changed(configurations=kept), lines
 
 
-def _put(
-    plans: dict[str, Any], file: Path, name: str, network: Network, dataset_json: dict[str, Any], patch_is_given: bool
-) -> list[str]:
-    raw, guide = plans["configurations"][name], plans[PLANS_KEY]
-    planned = configuration_of(plans, file, name)[1].configuration
+def _put(plans: PlansFile, name: str, network: Network, patch_is_given: bool) -> tuple[PlansFile, list[str]]:
+    guide, planned = plans.plans[PLANS_KEY], plans.configuration(name).configuration
     patch = list(planned["patch_size"])
-    raw["architecture"] = planned_section(network, planned, guide)
-    description = _description(plans, file, name, dataset_json)
+    section = planned_section(network, planned, guide)
+    plans = plans.with_configuration(name, architecture=section)
+    description = describe(plans.network(name))
     fitting = patch if patch_is_given else nearest_patch(f"configurations.{name}", patch, description.divisor)
     if fitting != patch:
-        raw["patch_size"] = fitting
-        raw["architecture"] = planned_section(network, {**planned, "patch_size": fitting}, guide)
-    settings = dict(raw["architecture"]["arch_kwargs"])
+        section = planned_section(network, {**planned, "patch_size": fitting}, guide)
+        plans = plans.with_configuration(name, patch_size=fitting, architecture=section)
+    settings = dict(section["arch_kwargs"])
     strides = settings.pop("strides")
     if "encoder_config" in settings and "encoder_config" not in network.settings:
         settings["encoder_config"] = f"of {settings['pretrained'] or guide['encoder']}"
     whose = "nnU-Net's plans" if network.width == "planned" else "its paper"
-    but = ", but for what you set" if network.settings else ""
-    return [
-        f"  {description.name} with the widths of {whose}{but}:",
+    changed = ", but for what you set" if network.settings else ""
+    return plans, [
+        f"  {description.name} with the widths of {whose}{changed}:",
         *(f"    {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()),
         *([_STARTS.format(settings["pretrained"])] if settings.get("pretrained") else []),
         f"  {len(strides)} strides, from which nnU-Net's loss weighs {_outputs(description)} rightly",
@@ -143,38 +139,42 @@ def _reason(patch: list[int], fitting: list[int], description: Description, give
     return "as planned" + ("; it takes any size, and pads or resizes inside" if any_size else "")
 
 
-def put_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any], given: Collection[str]) -> str:
+def with_fitting_gate(plans: PlansFile, name: str, given: Collection[str]) -> tuple[PlansFile, str]:
     """Let the guide act where the configuration's network takes it, unless the user has said where.
 
     Args:
-        plans: With the guide in them, and whose gate_at is kept if the network takes it.
-        file: Where they come from, for the messages.
-        name: Of the configuration.
-        dataset_json: nnU-Net's, with labels and channels.
+        plans: Plans with the guide, whose gate_at stays if the network takes it.
+        name: Name of the configuration.
         given: Settings of the guide that the user has given.
 
     Returns:
-        What was chosen, in a line.
+        The plans, and a line that describes the choice.
     """
-    section, description = plans[PLANS_KEY], _description(plans, file, name, dataset_json)
+    description, gate_at = describe_network(plans, name), plans.guide.gate_at
     if "gate_at" in given:
-        return f"gate_at {section['gate_at']}, as you set it"
+        return plans, f"gate_at {gate_at}, as you set it"
     takes = description.gates or tuple(lists.GATE_POSITIONS if description.features else ("input",))
-    if section["gate_at"] not in takes:
-        section["gate_at"] = takes[0]
-    return f"gate_at {section['gate_at']}, since you set none: {description.name} takes a guide at {', '.join(takes)}"
+    if gate_at not in takes:
+        gate_at = takes[0]
+        plans = plans.with_guide({"gate_at": gate_at})
+    return plans, f"gate_at {gate_at}, since you set none: {description.name} takes a guide at {', '.join(takes)}"
 
 
-def _description(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> Description:
-    manager, settings = configuration_of(plans, file, name)
-    return describe(build_without_memory(manager, settings, dataset_json, file)[0])
+def absolute_encoder(encoder: str) -> str:
+    """Return the absolute path of an encoder's folder, since trainings start elsewhere, or a name on the hub as it is.
 
-
-def with_heirs(plans: dict[str, Any], names: Collection[str]) -> list[str]:
-    """These configurations and those that inherit from them."""
-    found = set(names)
-    while True:
-        heirs = {name for name, value in plans["configurations"].items() if value.get("inherits_from") in found}
-        if heirs <= found:
-            return sorted(found)
-        found |= heirs
+    Raises:
+        GuidinoError: If the text can only be a path and there is no such folder, or it can be neither.
+    """
+    folder = Path(encoder).expanduser()
+    if folder.is_dir():
+        return str(folder.absolute())
+    if folder.exists():
+        raise GuidinoError(f"encoder {encoder} is a file; give the folder that it is in")
+    if looks_like_a_path(encoder):
+        raise GuidinoError(f"encoder {encoder}: there is no such folder; give one, or a name on the Hugging Face hub")
+    try:
+        validate_repo_id(encoder)
+    except HFValidationError as error:
+        raise GuidinoError(f"encoder {encoder!r} is neither a folder nor a name on the Hugging Face hub") from error
+    return encoder

@@ -1,42 +1,31 @@
-"""Whether a configuration could be trained: the network is built and run without memory (torch's meta device)."""
+"""Check that a configuration can be trained: its network is built and run on torch's meta device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.guide.positions import build_gates
-from nnunetv2_guidino.model.networks.contract import describe, nearest_multiples
-from nnunetv2_guidino.nnunet.descriptions import configuration_of, errors_in, label_manager_of
+from nnunetv2_guidino.model.networks.contract import Description, describe, nearest_multiples
+from nnunetv2_guidino.nnunet.descriptions import errors_in
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 
-def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> None:
-    """Refuse what would die in training.
-
-    Args:
-        plans: With the changes.
-        file: Where they come from, for the messages.
-        name: Of the configuration.
-        dataset_json: nnU-Net's, with labels and channels.
+def check_trainable(plans: PlansFile, name: str) -> None:
+    """Refuse a configuration whose training would fail.
 
     Raises:
-        GuidinoError: For a batch size or a patch that cannot be, with the nearest that can, or a network that cannot be
-            built.
+        GuidinoError: If the batch size or the patch is impossible (the error names the nearest possible one), or the
+            network cannot be built or run.
     """
     where = f"configurations.{name}"
-    raw = plans["configurations"][name]
+    raw = plans.plans["configurations"][name]
     if "batch_size" in raw and raw["batch_size"] < 1:
         raise GuidinoError(f"{where}.batch_size is {raw['batch_size']}; the nearest that can be trained with is 1")
     if "patch_size" in raw and not all(type(side) is int and side >= 1 for side in raw["patch_size"]):
         raise GuidinoError(f"{where}.patch_size is {raw['patch_size']}; expected whole numbers from 1")
-    manager, settings = configuration_of(plans, file, name)
+    settings, description = plans.configuration(name), describe_network(plans, name)
     patch_size = settings.patch_size
-    with errors_in(file, f"with these changes has no network in {where}"):
-        network, channels = build_without_memory(manager, settings, dataset_json, file)
-        description = describe(network)
     fitting = nearest_patch(where, patch_size, description.divisor)
     if fitting != list(patch_size):
         raise GuidinoError(
@@ -44,33 +33,41 @@ def check_trainable(plans: dict[str, Any], file: Path, name: str, dataset_json: 
             f"{list(description.divisor or ())}, and more than one pixel must be left at the bottom; the nearest is "
             f"{fitting}"
         )
-    with errors_in(file, f"with these changes has a network in {where} that cannot be trained"):
+    with errors_in(plans.label, f"has a network in {where} that cannot be trained"):
         description.check_strides(settings.network_arch_init_kwargs.get("strides", []))
         import torch
 
         with torch.device("meta"), torch.no_grad():
-            network.train()(torch.zeros(1, channels, *patch_size))
+            plans.network(name).train()(torch.zeros(1, plans.input_channels(name), *patch_size))
 
 
-def check_gate(plans: dict[str, Any], file: Path, name: str, dataset_json: dict[str, Any]) -> None:
+def check_gate(plans: PlansFile, name: str) -> None:
     """Refuse a gate that the configuration's network has no place for.
 
-    Args and errors are those of `check_trainable`.
+    Raises:
+        GuidinoError: If there is no such place, or the network cannot be built.
     """
-    manager, settings = configuration_of(plans, file, name)
-    with errors_in(file, f"has no network in configurations.{name}"):
-        description = describe(build_without_memory(manager, settings, dataset_json, file)[0])
-    config = GuideConfig.from_plans(plans)
-    build_gates(description, config.gate_at, config.gate, len(settings.normalization_schemes))
+    channels = len(plans.configuration(name).normalization_schemes)
+    build_gates(describe_network(plans, name), plans.guide.gate_at, plans.guide.gate, channels)
+
+
+def describe_network(plans: PlansFile, name: str) -> Description:
+    """Describe the network of a configuration.
+
+    Raises:
+        GuidinoError: If the network cannot be built.
+    """
+    with errors_in(plans.label, f"has no network in configurations.{name}"):
+        return describe(plans.network(name))
 
 
 def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] | None) -> list[int]:
-    """The nearest patch whose sides are multiples of the divisor's, with more than one pixel left at the bottom.
+    """Return the nearest patch whose sides are multiples of the divisor, with more than one pixel at the bottom.
 
-    nnU-Net's instance norm refuses a single pixel while training. Where no divisor is known, any patch may fit.
+    nnU-Net's instance norm refuses a single pixel while training. If no divisor is known, any patch may fit.
 
     Raises:
-        GuidinoError: If the patch has another number of sides, naming the configuration.
+        GuidinoError: If the patch has another number of sides. The error names the configuration.
     """
     if divisor is None:
         return list(patch_size)
@@ -78,24 +75,3 @@ def nearest_patch(where: str, patch_size: Sequence[int], divisor: Sequence[int] 
         raise GuidinoError(f"{where}.patch_size is {list(patch_size)}; the network takes {len(divisor)} sides")
     nearest = nearest_multiples(patch_size, divisor)
     return nearest if nearest != list(divisor) else [2 * by for by in divisor]
-
-
-def build_without_memory(manager: Any, settings: Any, dataset_json: dict[str, Any], file: Path) -> tuple[Any, int]:
-    """The planned network without memory, and its number of input channels."""
-    import torch
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-    labels = label_manager_of(manager, dataset_json, file.with_name("dataset.json"))
-    channels = determine_num_input_channels(manager, settings, dataset_json)
-    with torch.device("meta"):
-        network = get_network_from_plans(
-            settings.network_arch_class_name,
-            settings.network_arch_init_kwargs,
-            settings.network_arch_init_kwargs_req_import,
-            channels,
-            labels.num_segmentation_heads,
-            allow_init=False,
-            deep_supervision=True,
-        )
-    return network, int(channels)

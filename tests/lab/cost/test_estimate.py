@@ -11,6 +11,7 @@ from transformers import AutoModel, Dinov2Config
 
 from nnunetv2_guidino.lab.cost.fresh import COUNTABLE
 from nnunetv2_guidino.lab.cost.timing import GUIDED, LORA, PLAIN, TRAINERS
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.memory import estimate
 
 BATCH = 16
@@ -53,7 +54,7 @@ def test_guide_takes_what_is_estimated(tmp_path):
     found = {}
     for layer in (None, [1, 2, 3, 4]):
         for network, lora in ((GUIDED, None), (LORA, {})):
-            memory = estimate(plans(layer=layer, lora=lora), "2d", dataset)
+            memory = estimate(PlansFile(file, plans(layer=layer, lora=lora)), "2d")
             found[network, str(layer)] = (memory.guide(BATCH), peak(file, network) - plain)
     # a fifth, and 20 MB that an allocator may or may not have given back
     wrong = {of: pair for of, pair in found.items() if abs(pair[1] - pair[0]) > 0.2 * pair[1] + 0.02}

@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import planned
 import pytest
@@ -11,6 +12,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.model.guide.tokenbook import TokenBook
+from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.memory import BAND_BYTES, GB_PER_ELEMENT, TOKEN_COPIES, Memory, estimate
 
 ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"  # 256 tokens of 256×256 pixels
@@ -24,7 +26,7 @@ def estimated(patch_size: tuple[int, ...], cascade: bool = False, **guide: objec
     if cascade:
         inherited = {"inherits_from": configuration, "previous_stage": "3d_lowres"}
         plans["configurations"][configuration := "3d_cascade_fullres"] = inherited
-    memory = estimate(plans, configuration, DATASET)
+    memory = estimate(PlansFile(Path("plans.json"), plans, DATASET), configuration)
     assert memory is not None
     return replace(memory, gates_per_patch=0.0, boundary_per_patch=0.0)  # they have tests of their own
 
@@ -75,7 +77,9 @@ def test_gradients_through_several_layers_keep_all_activations():
 def test_gates_keep_each_gated_feature_once_more(gate_at, elements, gate):
     """Features of 4, 8 and 16 channels, at all, a quarter and a sixteenth of the pixels."""
     plans = planned.plans({"encoder": ENCODER, "gate_at": gate_at, "gate": gate}, patch_size=(32, 48)).plans
-    assert estimate(plans, "2d", DATASET).gates_per_patch == 2 * elements * 32 * 48 / 2**30
+    assert (
+        estimate(PlansFile(Path("plans.json"), plans, DATASET), "2d").gates_per_patch == 2 * elements * 32 * 48 / 2**30
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_the_boundary_s_loss_is_counted_for_each_class(labels, settings, classes
     dataset = {**DATASET, "labels": labels, **settings}
     for weight in (0.0, 0.5):
         plans = planned.plans({"encoder": ENCODER, "lambda_boundary": weight}, patch_size=(8, 32, 48)).plans
-        counted = estimate(plans, "3d_fullres", dataset).boundary_per_patch
+        counted = estimate(PlansFile(Path("plans.json"), plans, dataset), "3d_fullres").boundary_per_patch
         assert counted == (BAND_BYTES * classes * 8 * 32 * 48 / 2**30 if weight else 0)
 
 
