@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import runpy
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_guidino import converters_folder
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.tools.conversion.dataset import Dataset
+
+if TYPE_CHECKING:
+    from nnunetv2_guidino.tools.conversion.dataset import Dataset  # imports numpy, and a list of names needs none
 
 # name: the file without .py, and a summary
 CONVERTERS = {
