@@ -8,7 +8,7 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +133,15 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     given = {key: vars(args)[key] for key in GUIDE_OPTIONS if key in vars(args)}
     if "lora" in given:
         given["lora"] = {} if given["lora"] else None
-    for key, value in _pairs(args.set):
-        if key in given and given[key] != value:
-            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
-        given[key] = value
-    return given
-
-
-def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
-    for argument in arguments:
+    for argument in args.set:
         key, equals, text = argument.partition("=")
         if not equals or not key:
             raise GuidinoError(f"--set {argument}: expected KEY=VALUE")
         try:
-            yield key, json.loads(text)
+            value = json.loads(text)
         except (ValueError, RecursionError):
-            yield key, text  # an unquoted string
+            value = text  # an unquoted string
+        if key in given and given[key] != value:
+            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
+        given[key] = value
+    return given
