@@ -87,8 +87,10 @@ def options_of(*functions: str, **options: str | Option) -> Callable[[Any], None
 def read_parameters(function: str) -> dict[str, Parameter]:
     """Return the parameters of "module:name" from its source; their texts are those under "Args:" in the docstring."""
     module, _, name = function.partition(":")
-    tree = ast.parse(Path(str(getattr(find_spec(module), "origin", None))).read_text(encoding="utf-8"))
-    node: Any = next(node for node in tree.body if getattr(node, "name", None) == name)
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, f"there is no module {module}"
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    node: Any = next(node for node in body if getattr(node, "name", None) == name)
     if isinstance(node, ast.ClassDef):
         fields = [
             (ast.unparse(one.target), one.annotation, one.value) for one in node.body if type(one) is ast.AnnAssign
