@@ -88,8 +88,8 @@ def read_parameters(function: str) -> dict[str, Parameter]:
     """Return the parameters of "module:name" from its source; their texts are those under "Args:" in the docstring."""
     module, _, name = function.partition(":")
     spec = find_spec(module)
-    assert spec is not None and spec.origin is not None, f"there is no module {module}"
-    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    assert spec, f"there is no module {module}"
+    body = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8")).body
     node: Any = next(node for node in body if getattr(node, "name", None) == name)
     if isinstance(node, ast.ClassDef):
         fields = [
