@@ -1,7 +1,7 @@
 """`guidino`: one command, one module per subcommand.
 
 A subcommand's module is imported only when it is asked for, so that `guidino --help` answers at once. The module has
-`add_arguments(parser)` and `run(args)`, or `ACTIONS`, several of them by name. It spells options and prints. A typed
+`add_arguments(parser)` and `run(args)`, or `actions()`, several of them by name. It spells options and prints. A typed
 function below does the work, and raises GuidinoError for all faults that the user can put right
 (docs/reference/python_api.md).
 """
@@ -55,10 +55,11 @@ def find(words: Sequence[str]) -> tuple[Parser, Callable[[argparse.Namespace], i
     name, *rest = _choose("guidino", "Guide nnU-Net v2 with a vision foundation model.", SUBCOMMANDS, words)
     command: Any = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
     prog, description = f"guidino {name}", command.__doc__
-    if hasattr(command, "ACTIONS"):
-        summaries = {action: entry.summary for action, entry in command.ACTIONS.items()}
-        action, *rest = _choose(prog, description, summaries, rest)
-        prog, description, command = f"{prog} {action}", summaries[action], command.ACTIONS[action]
+    if hasattr(command, "actions"):
+        actions = command.actions()
+        action, *rest = _choose(prog, description, {name: entry.summary for name, entry in actions.items()}, rest)
+        prog, command = f"{prog} {action}", actions[action]
+        description = command.summary
     parser = Parser(prog=prog, description=description)
     command.add_arguments(parser)
     return parser, command.run, rest

@@ -103,7 +103,7 @@ def mentioned_commands(page: Path) -> Iterator[list[str]]:
 def options_of(name: str) -> set[str]:
     """Those of the commands below it too, and their names."""
     module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
-    actions = getattr(module, "ACTIONS", {})
+    actions = getattr(module, "actions", dict)()
     parsers = [find([name, *action])[0] for action in ([[each] for each in actions] or [[]])]
     return {*actions}.union(*(option.option_strings for parser in parsers for option in parser._actions))
 

@@ -99,28 +99,30 @@ def _print_lines(*several: Iterable[str]) -> None:
             print(line, file=sys.stderr)
 
 
-ACTIONS = {
-    **{name: Action(text, partial(_add_options, name=name), _convert) for name, (_, text) in CONVERTERS.items()},
-    "images": Action(
-        "images without masks, for a trained model to predict; names and sizes are kept",
-        options_of(
-            "nnunetv2_guidino.tools.conversion.photographs:convert_images",
-            sources="SRC",
-            model="-m MODEL_FOLDER",
-            output="-o FOLDER",
-            processes=PROCESSES,
+def actions() -> dict[str, Action]:
+    """Return the converters, and the commands for images without masks and for predictions."""
+    return {
+        **{name: Action(text, partial(_add_options, name=name), _convert) for name, (_, text) in CONVERTERS.items()},
+        "images": Action(
+            "images without masks, for a trained model to predict; names and sizes are kept",
+            options_of(
+                "nnunetv2_guidino.tools.conversion.photographs:convert_images",
+                sources="SRC",
+                model="-m MODEL_FOLDER",
+                output="-o FOLDER",
+                processes=PROCESSES,
+            ),
+            _convert_images,
         ),
-        _convert_images,
-    ),
-    "predictions": Action(
-        "predictions to masks of 0 and 255 in the images' sizes, and outlines on the images",
-        options_of(
-            "nnunetv2_guidino.tools.conversion.predictions:convert_predictions",
-            predictions="PREDICTIONS",
-            images="-i IMAGES",
-            output="-o FOLDER",
-            processes=PROCESSES,
+        "predictions": Action(
+            "predictions to masks of 0 and 255 in the images' sizes, and outlines on the images",
+            options_of(
+                "nnunetv2_guidino.tools.conversion.predictions:convert_predictions",
+                predictions="PREDICTIONS",
+                images="-i IMAGES",
+                output="-o FOLDER",
+                processes=PROCESSES,
+            ),
+            _convert_predictions,
         ),
-        _convert_predictions,
-    ),
-}
+    }

@@ -63,56 +63,60 @@ def _export_lora(args: argparse.Namespace) -> None:
     print(f"Wrote the adapters of {layers} layers to {args.output}; load them with peft's PeftModel.from_pretrained")
 
 
-ACTIONS = {
-    "list": Action("known encoders: licence, size, recommended layer; needs no network", lambda parser: None, _list),
-    "fetch": Action(
-        "download an encoder into a folder, for nodes without internet",
-        options_of(
-            "nnunetv2_guidino.model.encoders.fetch:fetch",
-            name=Option("NAME", help="on the Hugging Face hub, from the list or another"),
-            folder="-o DIR",
+def actions() -> dict[str, Action]:
+    """Return the commands of `guidino encoder`."""
+    return {
+        "list": Action(
+            "known encoders: licence, size, recommended layer; needs no network", lambda parser: None, _list
         ),
-        _fetch,
-    ),
-    "check": Action(
-        "load an encoder, run it, print its token grid and seconds per image",
-        options_of(
-            "nnunetv2_guidino.model.encoders.check:check",
-            encoder=Option("NAME_OR_DIR", help="name on the Hugging Face hub, or a folder"),
-            layer=Option("--layer LAYER", type=layer, default=None, help="last, N, or N,N. Default: last"),
-            size=Option("--size PIXELS", type=pixels, default=256, help="side of the image"),
-            device=torch_device,
+        "fetch": Action(
+            "download an encoder into a folder, for nodes without internet",
+            options_of(
+                "nnunetv2_guidino.model.encoders.fetch:fetch",
+                name=Option("NAME", help="on the Hugging Face hub, from the list or another"),
+                folder="-o DIR",
+            ),
+            _fetch,
         ),
-        _check,
-    ),
-    "probe": Action(
-        "before any training: the guide's Dice from each layer and input size, on a fold",
-        options_of(
-            "nnunetv2_guidino.lab.probe.probe:probe",
-            dataset="-d DATASET",
-            configuration="-c CONFIGURATION",
-            fold=Option("-f FOLD", type=whole(FOLD)),
-            plans="-p PLANS",
-            output="-o DIR",
-            encoder="--encoder NAME_OR_DIR",
-            layers=Option("--layers 4,8,12", type=layers, nargs=None),
-            sizes=Option("--sizes PIXELS", type=pixels),
-            seeds=Option("--seeds N", type=count),
-            steps=Option("--steps N", type=count),
-            patches=Option("--patches N", type=count),
-            device=device,
+        "check": Action(
+            "load an encoder, run it, print its token grid and seconds per image",
+            options_of(
+                "nnunetv2_guidino.model.encoders.check:check",
+                encoder=Option("NAME_OR_DIR", help="name on the Hugging Face hub, or a folder"),
+                layer=Option("--layer LAYER", type=layer, default=None, help="last, N, or N,N. Default: last"),
+                size=Option("--size PIXELS", type=pixels, default=256, help="side of the image"),
+                device=torch_device,
+            ),
+            _check,
         ),
-        _probe,
-    ),
-    "export-lora": Action(
-        "write a trained model's LoRA adapters in peft's format",
-        options_of(
-            "nnunetv2_guidino.model.encoders.export_lora:export_lora",
-            model_folder="MODEL_FOLDER",
-            output="-o DIR",
-            fold=Option("-f FOLD", type=fold, default="0"),
-            checkpoint=Option("-chk FILE", default="checkpoint_final.pth"),
+        "probe": Action(
+            "before any training: the guide's Dice from each layer and input size, on a fold",
+            options_of(
+                "nnunetv2_guidino.lab.probe.probe:probe",
+                dataset="-d DATASET",
+                configuration="-c CONFIGURATION",
+                fold=Option("-f FOLD", type=whole(FOLD)),
+                plans="-p PLANS",
+                output="-o DIR",
+                encoder="--encoder NAME_OR_DIR",
+                layers=Option("--layers 4,8,12", type=layers, nargs=None),
+                sizes=Option("--sizes PIXELS", type=pixels),
+                seeds=Option("--seeds N", type=count),
+                steps=Option("--steps N", type=count),
+                patches=Option("--patches N", type=count),
+                device=device,
+            ),
+            _probe,
         ),
-        _export_lora,
-    ),
-}
+        "export-lora": Action(
+            "write a trained model's LoRA adapters in peft's format",
+            options_of(
+                "nnunetv2_guidino.model.encoders.export_lora:export_lora",
+                model_folder="MODEL_FOLDER",
+                output="-o DIR",
+                fold=Option("-f FOLD", type=fold, default="0"),
+                checkpoint=Option("-chk FILE", default="checkpoint_final.pth"),
+            ),
+            _export_lora,
+        ),
+    }

@@ -22,7 +22,7 @@ def test_version(capsys):
 def commands_of(subcommand: str) -> list[list[str]]:
     """The subcommand, and those below it."""
     module = importlib.import_module(f"nnunetv2_guidino.commands.{subcommand}")
-    return [[subcommand], *([subcommand, action] for action in getattr(module, "ACTIONS", ()))]
+    return [[subcommand], *([subcommand, action] for action in getattr(module, "actions", dict)())]
 
 
 COMMANDS = [command for subcommand in SUBCOMMANDS for command in commands_of(subcommand)]
@@ -61,7 +61,7 @@ def test_the_table_is_what_lies_in_the_folder():
     assert set(SUBCOMMANDS) == modules
     for name in modules:
         module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
-        for command in getattr(module, "ACTIONS", {name: module}).values():
+        for command in (module.actions() if hasattr(module, "actions") else {name: module}).values():
             assert callable(command.add_arguments)
             assert callable(command.run)
         assert module.__doc__

@@ -23,7 +23,7 @@ ENDS_EARLY = {"benchmark": ["--dry-run"]}
 
 def options_of(command: str) -> list[list[str]]:
     """Each option, and each way to begin of a command with actions, as the words before its values."""
-    actions = getattr(importlib.import_module(f"nnunetv2_guidino.commands.{command}"), "ACTIONS", {})
+    actions = getattr(importlib.import_module(f"nnunetv2_guidino.commands.{command}"), "actions", dict)()
     found: list[list[str]] = [[action] for action in actions]
     for begin in found.copy() or [[]]:
         options = find([command, *begin])[0]._actions
