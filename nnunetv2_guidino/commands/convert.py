@@ -13,7 +13,7 @@ from functools import partial
 
 from nnunetv2_guidino.commands.signature import Action, Option, options_of
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.tools.conversion.converters import CONVERTERS, converter_text, load_converter
+from nnunetv2_guidino.lists import CONVERTERS
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PROCESSES = Option("-np N", default=min(CPUS, 8), help="processes")
@@ -21,6 +21,7 @@ CONVERT = "nnunetv2_guidino.tools.conversion.conversion:convert"
 
 
 def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    from nnunetv2_guidino.tools.conversion.converters import converter_text, load_converter
     from nnunetv2_guidino.tools.conversion.labels import Labels
 
     def labels(text: str) -> Labels:

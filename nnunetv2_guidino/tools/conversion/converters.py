@@ -1,28 +1,19 @@
-"""The list of converters and the place of their files.
+"""Load the converters that lists.CONVERTERS names.
 
-A converter is one file in the top-level folder dataset_conversion, as in nnU-Net, and one line here. The file describes
-its data set in `DATASET`.
+A converter is one file in the top-level folder dataset_conversion, as in nnU-Net. The file describes its data set in
+`DATASET`.
 """
 
 from __future__ import annotations
 
 import runpy
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2_guidino import converters_folder
 from nnunetv2_guidino.errors import GuidinoError
-
-if TYPE_CHECKING:
-    from nnunetv2_guidino.tools.conversion.dataset import Dataset  # imports numpy, and a list of names needs none
-
-# name: the file without .py, and a summary
-CONVERTERS = {
-    "kvasir-seg": ("Dataset501_KvasirSEG", "Kvasir-SEG: polyps in colonoscopy images"),
-    "isic2017": ("Dataset502_ISIC2017", "ISIC 2017: skin lesions in dermoscopy images"),
-    "tn3k": ("Dataset503_TN3K", "TN3K: thyroid nodules in ultrasound images"),
-    "folder": ("folder", "any pair of folders images/ and masks/"),
-}
+from nnunetv2_guidino.lists import CONVERTERS
+from nnunetv2_guidino.tools.conversion.dataset import Dataset
 
 
 def load_converter(name: str) -> Dataset:
