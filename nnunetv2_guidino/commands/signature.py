@@ -16,8 +16,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_origin
 
-REQUIRED = object()  # in place of a default
-UNSAID = ("None", "True", "False", "", "()", "[]", argparse.SUPPRESS, str(REQUIRED))  # defaults that no help shows
+REQUIRED = "==REQUIRED=="  # in place of a default, as argparse.SUPPRESS is
+UNSAID = ("None", "True", "False", "", "()", "[]", REQUIRED, argparse.SUPPRESS)  # defaults that no help shows
 
 
 class Action(NamedTuple):
@@ -75,7 +75,7 @@ def options_of(*functions: str, **options: str | Option) -> Callable[[Any], None
             if "action" in option.keywords:
                 del keywords["type"]
             if option.flags:
-                keywords |= {"dest": name, "required": default is REQUIRED}
+                keywords |= {"dest": name, "required": default == REQUIRED}
             if option.group not in groups:
                 groups[option.group] = parser.add_argument_group(option.group)
             groups[option.group].add_argument(*(option.flags or [name]), **keywords)
