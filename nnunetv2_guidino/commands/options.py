@@ -15,6 +15,7 @@ Number = TypeVar("Number", int, float)
 
 def _bounded(kind: Callable[[str], Number], name: str, bounds: Range) -> Callable[[str], Number]:
     def convert(text: str) -> Number:
+        """Convert a number, or name the range that it leaves."""
         try:
             value = kind(text)
         except ValueError:
