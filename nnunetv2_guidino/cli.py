@@ -1,8 +1,9 @@
 """`guidino`: one command, one module per subcommand.
 
-A subcommand's module is imported only when it is asked for, so that `guidino --help` answers at once. Such a module has
-`add_arguments(parser)` and `run(args)`, which holds options and printing only: the work is done by a typed function
-below, which raises GuidinoError for whatever the user can put right (docs/reference/python_api.md).
+A subcommand's module is imported only when it is asked for, so that `guidino --help` answers at once. The module has
+`add_arguments(parser)` and `run(args)`, or `actions()`, several of them by name. It spells options and prints. A typed
+function below does the work, and raises GuidinoError for all faults that the user can put right
+(docs/reference/python_api.md).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from nnunetv2_guidino import __version__
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lists import did_you_mean, one_of
 from nnunetv2_guidino.printable import printable
 
 SUBCOMMANDS = {  # each is a module of that name in commands/
@@ -30,50 +33,83 @@ SUBCOMMANDS = {  # each is a module of that name in commands/
     "evaluate": "score predictions: Dice, IoU, HD95, NSD, precision, recall",
     "guide": "show the guide of a trained model on images, and score it",
 }
+OF_NNUNET = {
+    "train": "training is nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerGuiDINO",
+    "predict": "prediction is nnUNetv2_predict with -tr nnUNetTrainerGuiDINO",
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `guidino` itself; a subcommand's options are its module's."""
-    parser = argparse.ArgumentParser(prog="guidino", description="Guide nnU-Net v2 with a vision foundation model.")
-    parser.add_argument("--version", action="version", version=f"nnunetv2-guidino {__version__}")
-    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
-    for name, summary in SUBCOMMANDS.items():
-        subparsers.add_parser(name, help=summary, add_help=False)
-    return parser
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, with errors that drive no terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with 2."""
+        super().error(printable(message))
+
+
+def find(words: Sequence[str]) -> tuple[Parser, Callable[[argparse.Namespace], int | None], Sequence[str]]:
+    """Return the parser of the command that begins the words, its function, and the words left for the parser.
+
+    If they begin with no command, print help, version or an error, and exit.
+    """
+    name, *rest = _choose("guidino", "Guide nnU-Net v2 with a vision foundation model.", SUBCOMMANDS, words)
+    command: Any = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
+    prog, description = f"guidino {name}", command.__doc__
+    if hasattr(command, "actions"):
+        actions = command.actions()
+        action, *rest = _choose(prog, description, {name: entry.summary for name, entry in actions.items()}, rest)
+        prog, command = f"{prog} {action}", actions[action]
+        description = command.summary
+    parser = Parser(prog=prog, description=description)
+    command.add_arguments(parser)
+    return parser, command.run, rest
+
+
+def _choose(prog: str, description: str | None, known: Mapping[str, str], words: Sequence[str]) -> Sequence[str]:
+    """Return the words if the first one is known; else answer, and exit."""
+    if words and words[0] in known:
+        return words
+    parser = Parser(prog=prog, description=description, usage="%(prog)s [-h] COMMAND …")
+    if known is SUBCOMMANDS:
+        parser.add_argument("--version", action="version", version=f"nnunetv2-guidino {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary in known.items():
+        commands.add_parser(name, help=summary)
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(2, f"{prog}: error: COMMAND is missing\n")
+    if words[0].startswith("-"):
+        parser.parse_args(words[:1])  # help, version, or an unknown option
+    elsewhere = OF_NNUNET.get(words[0], f"expected {one_of(known)}{did_you_mean(words[0], known)}")
+    parser.error(f"there is no command {words[0]}; {elsewhere}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; its exit code. Whatever the user can put right is one line on the error stream."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run a command and return its exit code. A fault that the user can put right is one line on the error stream."""
+    words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or a log that knows no × or λ shows something else
             stream.reconfigure(errors="replace")
-    known, _ = build_parser().parse_known_args(arguments)  # answers --help, --version and an unknown subcommand
-    name = known.subcommand
-    module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
-    parser = argparse.ArgumentParser(prog=f"guidino {name}", description=module.__doc__ or SUBCOMMANDS[name])
     try:
-        module.add_arguments(parser)
-        args = parser.parse_args(arguments[arguments.index(name) + 1 :])
-        return int(module.run(args) or 0)
+        parser, run, rest = find(words)
+        return int(run(parser.parse_args(rest)) or 0)
     except GuidinoError as error:
-        return _complain(name, str(error), 1)
+        return _complain(words[0], f"error: {error}", 1)
     except KeyboardInterrupt:
-        return _complain(name, "interrupted", 130)
+        return _complain(words[0], "interrupted", 130)
     except MemoryError as error:
-        return _complain(name, f"not enough memory. {error}".strip(), 1)
-    except BrokenPipeError:  # whoever read the output has gone, such as `head`
+        return _complain(words[0], f"error: not enough memory. {error}".rstrip(), 1)
+    except BrokenPipeError:  # the reader of the output has gone, such as `head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  Python flushes it at exit
         return 141
     except OSError as error:  # a full disk, a name too long, a disk that is gone: the last net for what nobody caught
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(name, f"{where}{error.strerror or error}", 1)
+        return _complain(words[0], f"error: {where}{error.strerror or error}", 1)
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    """Print what is wrong, and nothing that drives a terminal: names and keys come from files of anybody."""
-    prefix = f"guidino {name}: " + ("" if code == 130 else "error: ")
-    print(prefix + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+    """Print a message without control characters: names and keys come from files of anybody."""
+    print(f"guidino {name}: " + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return code
 
 

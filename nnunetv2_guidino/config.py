@@ -21,6 +21,11 @@ FORMAT = 2  # format of the section; sections of version 0.1.0 have none
 SIMILARITIES = ("cosine", "dot")
 READOUTS = ("logistic", "affine")
 GUIDES = ("foreground", "classes")
+# Names that a setting may have.
+CHOICES: dict[str, Iterable[str]] = {
+    "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate_at": lists.GATE_POSITIONS,
+    "gate": lists.GATES,
+}  # fmt: skip
 LAMBDA = "lambda_"  # prefix of a loss term's weight in plans; the term's name follows
 # All keys that version 0.1.0 wrote into the section of a model before its training.
 _SETTINGS_OF_0_1_0 = {
@@ -93,7 +98,7 @@ class GuideConfig:
     Args:
         encoder: Pretrained token encoder: a name on the Hugging Face hub or a local folder. Default: the environment
             variable GUIDINO_ENCODER, else DINOv3 ViT-S.
-        layer: Number of the transformer block that gives the tokens, counted from 1; None is the last block. A list in
+        layer: Number of the transformer block that gives the tokens, counted from 1. None is the last block. A list in
             ascending order concatenates the tokens of several blocks. Tokens of every block pass the encoder's final
             norm.
         min_input_size: Shortest side of the guide's input in pixels; smaller inputs are enlarged (256 pixels are
@@ -106,17 +111,15 @@ class GuideConfig:
         readout: Map from mean similarity s to guide: "logistic", σ(τ·s + b), or "affine", ½ + ½·s.
         guides: One guide for the whole "foreground", or one for each of the "classes" or regions, whose maximum gates.
         slice_stride: Step between the slices of a volume that are encoded; the guide is interpolated between them.
-        gate_at: Features on which the guide acts, a name in lists.GATE_POSITIONS: "skips" (every skip and the
-            bottleneck), "bottleneck" (the paper's GuiDINO-U), "input" (GuiDINO-W).
-        gate: Action of the guide on a feature, a name in lists.GATES: "blend", feature · (1 - s + s · guide) with a
-            learned s for each channel, "residual", feature · (1 + guide), "product", feature · guide.
-        late_fusion: If True, predictions also add the guide's logits to the segmentation's, with a weight and a bias
-            that are fitted on training patches (see guide.late_fusion). If False, the guide acts by its gates alone.
+        gate_at: Features on which the guide acts. lists.GATE_POSITIONS has the names.
+        gate: Action of the guide on a feature. lists.GATES has the names.
+        late_fusion: Addition of the guide's logits to the segmentation's in predictions, with a weight and a bias that
+            are fitted on training patches. If False, the guide acts by its gates alone. See guide.late_fusion.
         lambdas: Weight λ of each loss term in lists.LOSS_TERMS (equation 2), by name. 0 switches a term off, and a
             missing name has its default. "guide" is the guide's binary cross-entropy (equation 3), "guide_dice" its
             Dice loss, "boundary" the boundary's hinge loss (section 3.2, without an equation). In plans, each weight
             has a key of its own, lambda_NAME.
-        lora: LoRA of the encoder; None: the encoder is frozen (the trainers called …LoRA set the defaults here).
+        lora: LoRA of the encoder. None: the encoder is frozen. The trainers called …LoRA set the defaults here.
         encoder_config: Architecture of the encoder (transformers' config), from which the network can be rebuilt
             without hub and weights. The trainer fills it in when training starts.
         encoder_source: Source of the encoder's weights (see source.EncoderSource). The trainer fills it in.
@@ -156,11 +159,7 @@ class GuideConfig:
         largest = self.max_input_size
         _check(largest is None or largest in PIXELS, "max_input_size", largest, f"null (no limit), or {PIXELS}")
         _check(self.classes is None or self.classes >= 1, "classes", self.classes, "at least 1")
-        choices: dict[str, Iterable[str]] = {
-            "similarity": SIMILARITIES, "readout": READOUTS, "guides": GUIDES, "gate_at": lists.GATE_POSITIONS,
-            "gate": lists.GATES,
-        }  # fmt: skip
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, weight in self.lambdas.items():
             _check_choice("lambdas", name, lists.LOSS_TERMS)

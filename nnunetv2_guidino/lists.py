@@ -1,4 +1,4 @@
-"""List all gates, loss terms and architectures, one line each; a target is imported only when it is used.
+"""List all gates, loss terms, architectures and converters, one line each; a target is imported only when it is used.
 
 To add one, write its file and its line here. Settings, options, pictures, tables and tests read these tables without
 importing torch or nnU-Net. The comment above each table names the contract of its targets.
@@ -108,6 +108,14 @@ ARCHITECTURES: dict[str, Entry] = {
     "swin_unet": Entry("nnunetv2_guidino.model.networks.swin_unet:SwinUnet", "Swin-Unet"),
     "ukan": Entry("nnunetv2_guidino.model.networks.ukan:UKAN", "U-KAN"),
     "h2former": Entry("nnunetv2_guidino.model.networks.h2former:H2Former", "H2Former"),
+}
+
+# Converters of data sets as published: the file in dataset_conversion without .py, and a summary.
+CONVERTERS: dict[str, tuple[str, str]] = {
+    "kvasir-seg": ("Dataset501_KvasirSEG", "Kvasir-SEG: polyps in colonoscopy images"),
+    "isic2017": ("Dataset502_ISIC2017", "ISIC 2017: skin lesions in dermoscopy images"),
+    "tn3k": ("Dataset503_TN3K", "TN3K: thyroid nodules in ultrasound images"),
+    "folder": ("folder", "any pair of folders images/ and masks/"),
 }
 
 Line = TypeVar("Line", bound=Entry)

@@ -1,6 +1,5 @@
 """What the docs say must be there."""
 
-import argparse
 import importlib
 import json
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_guidino import lists
-from nnunetv2_guidino.cli import SUBCOMMANDS
+from nnunetv2_guidino.cli import SUBCOMMANDS, find
 from nnunetv2_guidino.config import DEFAULT_ENCODER, GUIDES, READOUTS, SIMILARITIES, GuideConfig, LoRA
 from nnunetv2_guidino.training.naming import GRAMMAR
 
@@ -101,20 +100,12 @@ def mentioned_commands(page: Path) -> Iterator[list[str]]:
         yield code.split()
 
 
-def parser_of(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"guidino {name}")
-    importlib.import_module(f"nnunetv2_guidino.commands.{name}").add_arguments(parser)
-    return parser
-
-
-def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    """Those of its subcommands too."""
-    found = {"--help", "-h"}
-    for action in parser._actions:
-        found |= {*action.option_strings}
-        if isinstance(action, argparse._SubParsersAction):
-            found |= {*action.choices}.union(*map(options_of, action.choices.values()))
-    return found
+def options_of(name: str) -> set[str]:
+    """Those of the commands below it too, and their names."""
+    module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
+    actions = getattr(module, "actions", dict)()
+    parsers = [find([name, *action])[0] for action in ([[each] for each in actions] or [[]])]
+    return {*actions}.union(*(option.option_strings for parser in parsers for option in parser._actions))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -123,7 +114,8 @@ def test_commands_work_when_typed(page):
         if words[0] == "--version":
             continue
         try:
-            parser_of(words[0]).parse_args(words[1:])
+            parser, _, rest = find(words)
+            parser.parse_args(rest)
         except SystemExit as error:
             pytest.fail(f"{page.name}: guidino {shlex.join(words)}: {error.__context__}")
 
@@ -134,7 +126,7 @@ def test_mentioned_commands_have_the_options(page):
         if name in ("X", "SUBCOMMAND"):
             continue
         assert name in SUBCOMMANDS, page.name
-        known = options_of(parser_of(name))
+        known = options_of(name)
         assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, f"{page.name}: guidino {name} {words}"
 
 

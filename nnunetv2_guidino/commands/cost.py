@@ -5,42 +5,21 @@ the plain network's and the encoder's alone. Only plans and dataset.json are rea
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nnunetv2_guidino.bounds import COUNT
-from nnunetv2_guidino.commands.options import add_device, whole
+from nnunetv2_guidino.commands.options import count, device
+from nnunetv2_guidino.commands.signature import Option, options_of
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `guidino cost`."""
-    parser.add_argument("-d", dest="dataset", metavar="DATASET", required=True, help="name or number")
-    parser.add_argument("-c", dest="configuration", default="2d", help="default: %(default)s")
-    parser.add_argument(
-        "-p",
-        dest="plans",
-        nargs="+",
-        default=["nnUNetPlans"],
-        metavar="PLANS",
-        help="measured plain, guided and with LoRA (default: nnUNetPlans); all is compared with the first one's plain",
-    )
-    parser.add_argument(
-        "--beside",
-        nargs="+",
-        default=[],
-        metavar="PLANS",
-        help="further plans, measured without a guide: what else could be done with the time",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=whole(COUNT),
-        default=20,
-        metavar="N",
-        help="how often each is timed (default: %(default)s); with fewer than 6 there are no ratios",
-    )
-    parser.add_argument(
-        "-o", dest="output", metavar="DIR", type=Path, help="write cost.txt, cost.csv, cost.json and cost.png there"
-    )
-    add_device(parser)
+add_arguments = options_of(
+    "nnunetv2_guidino.lab.cost.timing:measure",
+    "nnunetv2_guidino.lab.cost.cost_report:write_report",
+    dataset="-d DATASET",
+    configuration="-c CONFIGURATION",
+    plans="-p PLANS",
+    beside="--beside PLANS",
+    device=device,
+    rounds=Option("--rounds N", type=count),
+    folder=Option("-o DIR", default=None, help="write cost.txt, cost.csv, cost.json and cost.png there"),
+)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,15 +27,9 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_guidino.lab.cost.cost_report import table, title, write_report
     from nnunetv2_guidino.lab.cost.timing import measure
 
-    costs = measure(
-        dataset=args.dataset,
-        configuration=args.configuration,
-        plans=args.plans,
-        beside=args.beside,
-        device=args.device,
-        rounds=args.rounds,
-    )
+    output = vars(args).pop("folder")
+    costs = measure(**vars(args))
     print(f"{title(costs)}\n\n{table(costs)}")
-    if args.output:
-        write_report(costs, args.output)
-        print(f"\nWrote {args.output}/cost.txt, cost.csv, cost.json and cost.png")
+    if output:
+        write_report(costs, output)
+        print(f"\nWrote {output}/cost.txt, cost.csv, cost.json and cost.png")

@@ -6,25 +6,29 @@ from __future__ import annotations
 
 import argparse
 
-from nnunetv2_guidino.commands.options import add_device
+from nnunetv2_guidino.commands.options import torch_device
+from nnunetv2_guidino.commands.signature import Option, options_of
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `guidino doctor`."""
-    parser.add_argument(
-        "--train", action="store_true", help="train and predict for some minutes with random weights and made-up images"
-    )
-    parser.add_argument("--all", action="store_true", help="with --train: volumes and two GPUs too")
-    add_device(parser)
+add_arguments = options_of(
+    "nnunetv2_guidino.tools.doctor.training:examine_training",
+    train=Option(
+        "--train",
+        action="store_true",
+        default=False,
+        help="train and predict for some minutes with random weights and made-up images",
+    ),
+    everything=Option("--all", help="with --train: volumes and two GPUs too"),
+    device=torch_device,
+)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is found, one line each; 1 if anything is wrong."""
+    """Print the findings, one line each; return 1 if anything is wrong."""
     if args.train:
         from nnunetv2_guidino.devices import usable_device
         from nnunetv2_guidino.tools.doctor.training import examine_training
 
-        findings = examine_training(usable_device(args.device), args.all)
+        findings = examine_training(usable_device(args.device), args.everything)
     else:
         from nnunetv2_guidino.tools.doctor.examine import examine
 

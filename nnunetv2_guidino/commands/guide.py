@@ -6,37 +6,24 @@ image, guide and prediction for each case, and contact sheets; with -gt also the
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from nnunetv2_guidino.bounds import STEP_SIZE
-from nnunetv2_guidino.commands.options import add_device, fold, number
+from nnunetv2_guidino.commands.options import device, fold, number
+from nnunetv2_guidino.commands.signature import Option, options_of
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `guidino guide`."""
-    parser.add_argument(
-        "-m", type=Path, metavar="MODEL_FOLDER", required=True, help="…/DatasetXXX/Trainer__Plans__configuration"
-    )
-    parser.add_argument("-i", type=Path, metavar="IMAGES", required=True, help="images CASE_0000.*, as for prediction")
-    parser.add_argument("-o", type=Path, metavar="OUT", required=True, help="output")
-    parser.add_argument("-gt", type=Path, metavar="DIR", help="references, one for each image")
-    parser.add_argument(
-        "-prev_stage_predictions",
-        type=Path,
-        metavar="DIR",
-        help="predictions of a cascade's previous stage, one for each image",
-    )
-    parser.add_argument("-f", nargs="+", type=fold, metavar="FOLD", help="folds to average. Default: all numbered ones")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="default: %(default)s")
-    add_device(parser, default="cuda")
-    parser.add_argument(
-        "-step_size",
-        type=number(STEP_SIZE),
-        default=0.5,
-        metavar="X",
-        help="nnU-Net's, of the sliding window. Default: %(default)s",
-    )
-    parser.add_argument("--disable_tta", action="store_true", help="nnU-Net's: no mirroring")
+add_arguments = options_of(
+    "nnunetv2_guidino.tools.guide.guide_export:guide",
+    model="-m MODEL_FOLDER",
+    images="-i IMAGES",
+    output="-o OUT",
+    references="-gt DIR",
+    previous_predictions="-prev_stage_predictions DIR",
+    folds=Option("-f FOLD", type=fold),
+    checkpoint="-chk FILE",
+    device=device,
+    step_size=Option("-step_size X", type=number(STEP_SIZE)),
+    mirroring=Option("--disable_tta", help="nnU-Net's: no mirroring"),
+)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,18 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2_guidino.tools.guide.guide_export import guide
     from nnunetv2_guidino.tools.guide.scores import summary
 
-    shown = guide(
-        model=args.m,
-        images=args.i,
-        output=args.o,
-        references=args.gt,
-        previous_predictions=args.prev_stage_predictions,
-        folds=args.f,
-        checkpoint=args.chk,
-        device=args.device,
-        step_size=args.step_size,
-        mirroring=not args.disable_tta,
-    )
-    if args.gt:
+    shown = guide(**vars(args))
+    if args.references:
         print(summary(shown.table))
-    print(f"{shown.folder}: guides, panels, {', '.join(shown.sheets)}{', guide.csv' if args.gt else ''}")
+    print(f"{shown.folder}: guides, panels, {', '.join(shown.sheets)}{', guide.csv' if args.references else ''}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and types of options that say what they expect."""
+"""Values that several commands take; the errors name the range."""
 
 from __future__ import annotations
 
@@ -6,47 +6,39 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from nnunetv2_guidino.bounds import FOLD, Range
+from nnunetv2_guidino.bounds import COUNT, FOLD, PIXELS, Range
+from nnunetv2_guidino.commands.signature import Option
 from nnunetv2_guidino.devices import DEVICES
-
-
-def whole(bounds: Range) -> Callable[[str], int]:
-    """Type of an option that is a whole number within bounds."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, {bounds}") from None
-        return _within(bounds, value)
-
-    return convert
-
-
-def number(bounds: Range) -> Callable[[str], float]:
-    """Type of an option that is a number within bounds; neither NaN nor infinite."""
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text}: expected a number, {bounds}") from None
-        return _within(bounds, value)
-
-    return convert
-
 
 Number = TypeVar("Number", int, float)
 
 
-def _within(bounds: Range, value: Number) -> Number:
-    if value not in bounds:
-        raise argparse.ArgumentTypeError(f"{value}: expected {bounds}")
-    return value
+def _bounded(kind: Callable[[str], Number], name: str, bounds: Range) -> Callable[[str], Number]:
+    def convert(text: str) -> Number:
+        """Convert a number, or name the range that it leaves."""
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text}: expected a {name}, {bounds}") from None
+        if value not in bounds:
+            raise argparse.ArgumentTypeError(f"{value}: expected {bounds}")
+        return value
+
+    return convert
+
+
+def whole(bounds: Range) -> Callable[[str], int]:
+    """Return a converter to a whole number within bounds."""
+    return _bounded(int, "whole number", bounds)
+
+
+def number(bounds: Range) -> Callable[[str], float]:
+    """Return a converter to a number within bounds; NaN and infinity are out of bounds."""
+    return _bounded(float, "number", bounds)
 
 
 def layer(text: str) -> int | list[int] | None:
-    """Type of an option that names an encoder's blocks: "last" (None), a number from 1, or several with commas."""
+    """Convert the name of an encoder's blocks: "last" (None), a number from 1, or several with commas."""
     if text == "last":
         return None
     numbers = [int(number) for number in text.split(",")]
@@ -58,7 +50,7 @@ def layer(text: str) -> int | list[int] | None:
 
 
 def layers(text: str) -> list[int] | None:
-    """Type of an option that lists an encoder's blocks: "all" (None), or numbers from 1 with commas."""
+    """Convert a list of an encoder's blocks: "all" (None), or numbers from 1 with commas."""
     if text == "all":
         return None
     numbers = sorted({int(number) for number in text.split(",")})
@@ -68,7 +60,7 @@ def layers(text: str) -> list[int] | None:
 
 
 def fold(text: str) -> str:
-    """Type of an option that names a fold: a number from 0, or "all"."""
+    """Convert the name of a fold: a number from 0, or "all"."""
     if text == "all":
         return text
     try:
@@ -77,8 +69,7 @@ def fold(text: str) -> str:
         raise argparse.ArgumentTypeError(f'{text}: expected a fold: 0, 1, …, or "all"') from None
 
 
-def add_device(parser: argparse.ArgumentParser, default: str = "cpu") -> None:
-    """Add -device, spelled as nnU-Net does; whether this machine has it is seen where it is used."""
-    parser.add_argument(
-        "-device", "--device", dest="device", choices=DEVICES, default=default, help="default: %(default)s"
-    )
+count = whole(COUNT)
+pixels = whole(PIXELS)
+device = Option("-device --device", choices=DEVICES, help="device")
+torch_device = Option("-device --device", choices=DEVICES, help="device", default="cpu")  # the function has no default

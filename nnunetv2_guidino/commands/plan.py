@@ -6,184 +6,142 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino import lists
 from nnunetv2_guidino.bounds import GIGABYTES
 from nnunetv2_guidino.commands.options import layer, number
-from nnunetv2_guidino.config import GUIDES, LAMBDA, READOUTS, SIMILARITIES
+from nnunetv2_guidino.commands.signature import Option, Parameter, options_of, read_parameters
+from nnunetv2_guidino.config import CHOICES, LAMBDA
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.nnunet.plans import FILLED_IN
 from nnunetv2_guidino.tools.plan.network_options import WIDTHS, Network
 
-NETWORK = "architecture."  # begins the settings of --architecture's network
+CONFIG = "nnunetv2_guidino.config"
+# Prefixes of --set's keys: a change of the plans, and a setting of --architecture's network
+CHANGE, NETWORK = "configurations.", "architecture."
+OF_NETWORK = "another network (docs/reference/architectures.md)"
+OF_GUIDE = "settings of the guide (docs/reference/guide_settings.md)"
 
 
-def _choices(what: str, table: Mapping[str, lists.Entry]) -> dict[str, Any]:
-    """An option whose values are the names in a table."""
-    summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in table.items())
-    return {"choices": tuple(table), "help": f"{what}. {summaries}".replace("%", "%%")}
+def _choices(text: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return argparse's keywords for one of the names; the summaries of a table's entries are in the help."""
+    entries = names.items() if isinstance(names, Mapping) else ()
+    summaries = "; ".join(f"{name}: {entry.summary}" for name, entry in entries)
+    return {"choices": tuple(names), "help": f"{text}. {summaries}" if summaries else text}
 
 
-# Their ranges are GuideConfig's. The destination is the key; "lora.rank" is one of the section "lora".
-GUIDE_OPTIONS: dict[str, dict[str, Any]] = {
-    "--encoder": {"metavar": "NAME_OR_DIR", "help": "name on the Hugging Face hub, or a folder"},
-    "--layer": {"type": layer, "help": 'block whose tokens are used: "last", a number, or several: 8,10'},
-    "--min-input-size": {"type": int, "metavar": "PIXELS", "help": "of the encoder's input, at least"},
-    "--max-input-size": {"type": int, "metavar": "PIXELS", "help": "side of a square of the largest area it may have"},
-    "--prototypes": {"type": int, "metavar": "K", "help": "size of the TokenBook"},
-    "--similarity": {"choices": SIMILARITIES, "help": "of tokens and prototypes"},
-    "--readout": {"choices": READOUTS, "help": "from similarity to guide"},
-    "--guides": {"choices": GUIDES, "help": "one guide for the foreground, or one for each class or region"},
-    "--slice-stride": {"type": int, "metavar": "N", "help": "of a volume, encode every N-th slice"},
-    "--gate-at": _choices("which features the guide acts on", lists.GATE_POSITIONS),
-    "--gate": _choices("how it acts on them", lists.GATES),
-    "--late-fusion": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "add the guide's evidence to the segmentation's logits, with a learned weight",
-    },
-    **{
-        f"--{LAMBDA}{name}".replace("_", "-"): {
-            "type": float,
-            "metavar": "λ",
-            "help": f"weight of {term.summary} (default {term.weight:g}); 0: off".replace("%", "%%"),
-        }
-        for name, term in lists.LOSS_TERMS.items()
-    },
-    "--lora": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "adapt the encoder with LoRA, or freeze it",
-    },
-    "--lora-rank": {"dest": "lora.rank", "type": int, "metavar": "R", "help": "rank of LoRA's updates"},
-    "--lora-alpha": {"dest": "lora.alpha", "type": float, "metavar": "A", "help": "scale them by A / R"},
-    "--lora-dropout": {
-        "dest": "lora.dropout", "type": float, "metavar": "P", "help": "of the adapters' inputs"
-    },
-    "--lora-learning-rate": {
-        "dest": "lora.learning_rate", "type": float, "metavar": "LR", "help": "of the adapters"
-    },
-}  # fmt: skip
+def _guide_options() -> dict[str, Option]:
+    """Return an option for each setting of the guide, by key; "lora.rank" is a key of the section "lora"."""
+    settings = {key: one for key, one in read_parameters(f"{CONFIG}:GuideConfig").items() if key != "lambdas"}
+    for name, term in lists.LOSS_TERMS.items():
+        settings[LAMBDA + name] = Parameter(float, text=f"Weight of {term.summary} (default {term.weight:g}); 0: off")
+    settings |= {f"lora.{key}": one for key, one in read_parameters(f"{CONFIG}:LoRA").items()}
+    options = {}
+    for key, (kind, _, text) in settings.items():
+        values: dict[str, Any] = {"help": text.split(". ")[0], "default": argparse.SUPPRESS}
+        if key in CHOICES:
+            values |= _choices(values["help"], CHOICES[key])
+        elif kind is bool or key == "lora":
+            values |= {"action": argparse.BooleanOptionalAction}
+        else:
+            values |= {"type": layer, "metavar": "last|N|N,N"} if key == "layer" else {"type": kind, "metavar": "X"}
+        options[key] = Option("--" + re.sub(r"[._]", "-", key), group=OF_GUIDE, **values)
+    return {key: option for key, option in options.items() if key not in FILLED_IN}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `guidino plan`."""
-    parser.add_argument("-d", dest="dataset", metavar="DATASET", help="name or number")
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans", help="plans to derive from (default: %(default)s)")
-    parser.add_argument("-o", dest="output", metavar="NAME", help="name of the new plans")
-    parser.add_argument("-c", dest="configuration", default="2d", help="whose memory to estimate (default: 2d)")
-    parser.add_argument(
-        "--gpu_memory_target_in_gb",
-        type=number(GIGABYTES),
-        metavar="GB",
-        help="lower the batch size of -c, never below 2, until the guided training is estimated to fit",
-    )
-    parser.add_argument(
-        "--show",
+GUIDE_OPTIONS = _guide_options()
+
+add_arguments = options_of(
+    "nnunetv2_guidino.tools.plan.derive_plans:plan",
+    "nnunetv2_guidino.tools.plan.network_options:Network",
+    dataset=Option("-d DATASET", default=None),
+    plans="-p PLANS",
+    output=Option("-o NAME", default=None),
+    configuration="-c CONFIGURATION",
+    gpu_memory_target=Option("--gpu_memory_target_in_gb GB", type=number(GIGABYTES)),
+    show=Option(
+        "--show PATH",
         nargs="?",
         const="",
-        metavar="PATH",
+        default=None,
         help="print the guide section of a plans file or a trained model's folder, or of -d -p, and do nothing else",
-    )
-    network = parser.add_argument_group("another network (docs/reference/architectures.md)")
-    network.add_argument(
+    ),
+    name=Option(
         "--architecture",
+        group=OF_NETWORK,
+        default=None,
         **_choices("in every configuration of its dimensions; the others are left out", lists.ARCHITECTURES),
-    )
-    network.add_argument(
-        "--width",
-        choices=WIDTHS,
-        default=WIDTHS[0],
-        help="channels and levels: the paper's, or as nnU-Net planned, where the network can follow (default: paper)",
-    )
-    guide = parser.add_argument_group("settings of the guide (docs/reference/guide_settings.md)")
-    for option, options in GUIDE_OPTIONS.items():
-        guide.add_argument(option, default=argparse.SUPPRESS, **options)
-    parser.add_argument(
-        "--set",
+    ),
+    width=Option("--width", group=OF_NETWORK, choices=WIDTHS),
+    **GUIDE_OPTIONS,
+    set=Option(
+        "--set KEY=VALUE",
         action="append",
         default=[],
-        metavar="KEY=VALUE",
         help="any other value, as JSON: a guide setting (lora.rank=4), one of the network that --architecture names "
         "(architecture.drop_path=0.1), or one in the plans that has a path there and does not belong to the "
         "preprocessed data (configurations.2d.batch_size=4); can be repeated",
-    )
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the plans and print what differs, or show a guide."""
+    from nnunetv2_guidino.nnunet.folders import preprocessed_folder
     from nnunetv2_guidino.tools.plan.derive_plans import guide_section, plan
 
+    if args.show is None and not args.output:
+        raise GuidinoError("-o NAME is missing: the new plans need a name of their own")
+    if not args.show and not args.dataset:
+        raise GuidinoError("-d DATASET is missing")
     if args.show is not None:
-        path = Path(args.show) if args.show else _plans_file(args)
+        path = Path(args.show) if args.show else preprocessed_folder(args.dataset) / f"{args.plans}.json"
         print(json.dumps(guide_section(path), indent=2, ensure_ascii=False))
         return
-    if not args.output:
-        raise GuidinoError("-o NAME is missing: the new plans need a name of their own")
-    if not args.dataset:
-        raise GuidinoError("-d DATASET is missing")
     given = _given(args)
-    changes = {key: value for key, value in given.items() if key.startswith("configurations.")}
-    network = _network(args, given)
-    planned = plan(
-        dataset=args.dataset,
-        output=args.output,
-        plans=args.plans,
-        configuration=args.configuration,
-        settings={key: value for key, value in given.items() if not key.startswith(("configurations.", NETWORK))},
-        changes=changes,
-        gpu_memory_target=args.gpu_memory_target_in_gb,
-        network=network,
-    )
+    changes = {key: value for key, value in given.items() if key.startswith(CHANGE)}
+    settings = {key: value for key, value in given.items() if not key.startswith((CHANGE, NETWORK))}
+    network, target = _network(args, given), args.gpu_memory_target
+    planned = plan(args.dataset, args.output, args.plans, args.configuration, settings, changes, target, network)
     print(f"{planned.file}\nagainst {planned.source}:")
     for line in planned.differences:
         print(f"  {line}")
     print(*planned.choices, f"{args.configuration}: {planned.memory}", sep="\n")
     dataset, configuration = shlex.quote(args.dataset), shlex.quote(args.configuration)
     # Transformers and splines fail under nnU-Net's own recipe.
-    trainers = ("",) if network is None else ("Paper", "BaselinePaper")
-    for kind in trainers:
+    for kind in ("",) if network is None else ("Paper", "BaselinePaper"):
         print(f"nnUNetv2_train {dataset} {configuration} FOLD -tr nnUNetTrainerGuiDINO{kind} -p {args.output}")
 
 
 def _network(args: argparse.Namespace, given: Mapping[str, Any]) -> Network | None:
     settings = {key.removeprefix(NETWORK): value for key, value in given.items() if key.startswith(NETWORK)}
-    if args.architecture is not None:
-        return Network(args.architecture, args.width, settings)
+    if args.name is not None:
+        return Network(args.name, args.width, settings)
     if settings or args.width != WIDTHS[0]:
         asked = f"--set {NETWORK}{next(iter(settings))}" if settings else f"--width {args.width}"
         raise GuidinoError(f"{asked} is for the network that --architecture names; give that too")
     return None
 
 
-def _plans_file(args: argparse.Namespace) -> Path:
-    from nnunetv2_guidino.nnunet.folders import preprocessed_folder
-
-    if not args.dataset:
-        raise GuidinoError("-d DATASET is missing")
-    return preprocessed_folder(args.dataset) / f"{args.plans}.json"
-
-
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """Values by key, of options and of --set, in the order in which they shall take effect."""
-    options = (options.get("dest", option[2:].replace("-", "_")) for option, options in GUIDE_OPTIONS.items())
-    given = {key: vars(args)[key] for key in options if key in vars(args)}
+    """Return the values of the guide's options and of --set by key, in the order in which they take effect."""
+    given = {key: vars(args)[key] for key in GUIDE_OPTIONS if key in vars(args)}
     if "lora" in given:
         given["lora"] = {} if given["lora"] else None
-    for key, value in _pairs(args.set):
-        if key in given and given[key] != value:
-            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
-        given[key] = value
-    return given
-
-
-def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
-    for argument in arguments:
+    for argument in args.set:
         key, equals, text = argument.partition("=")
         if not equals or not key:
             raise GuidinoError(f"--set {argument}: expected KEY=VALUE")
         try:
-            yield key, json.loads(text)
+            value = json.loads(text)
         except (ValueError, RecursionError):
-            yield key, text  # an unquoted string
+            value = text  # an unquoted string
+        if key in given and given[key] != value:
+            raise GuidinoError(f"{key} is given twice: {json.dumps(given[key])} and {json.dumps(value)}")
+        given[key] = value
+    return given

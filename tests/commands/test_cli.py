@@ -8,7 +8,7 @@ import pytest
 
 import nnunetv2_guidino
 from nnunetv2_guidino import __version__, commands
-from nnunetv2_guidino.cli import SUBCOMMANDS, main
+from nnunetv2_guidino.cli import SUBCOMMANDS, find, main
 from nnunetv2_guidino.errors import GuidinoError
 
 
@@ -19,22 +19,51 @@ def test_version(capsys):
     assert __version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
-def test_every_subcommand_has_help(subcommand, capsys):
+def commands_of(subcommand: str) -> list[list[str]]:
+    """The subcommand, and those below it."""
+    module = importlib.import_module(f"nnunetv2_guidino.commands.{subcommand}")
+    return [[subcommand], *([subcommand, action] for action in getattr(module, "actions", dict)())]
+
+
+COMMANDS = [command for subcommand in SUBCOMMANDS for command in commands_of(subcommand)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main([subcommand, "--help"])
+        main([*command, "--help"])
     assert exit_.value.code == 0
-    assert f"usage: guidino {subcommand}" in capsys.readouterr().out
+    assert f"usage: guidino {' '.join(command)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each not in (["convert"], ["encoder"])], ids=" ".join)
+def test_every_option_has_a_help(command):
+    """An option that a function no longer has would have none."""
+    assert [option.dest for option in find(command)[0]._actions if not option.help] == []
+
+
+def test_help_imports_nothing_that_takes_long():
+    """A converter's options follow from its data set, whose description needs numpy."""
+    from nnunetv2_guidino.tools.conversion.converters import CONVERTERS
+
+    light = [command for command in COMMANDS if command[-1] not in CONVERTERS]
+    code = "import sys; from nnunetv2_guidino.cli import main\n"
+    for command in light:
+        code += f"try: main({[*command, '--help']})\nexcept SystemExit: pass\n"
+    code += "print({'torch', 'numpy', 'pandas', 'matplotlib', 'scipy'} & {*sys.modules}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n"
 
 
 def test_the_table_is_what_lies_in_the_folder():
     folder = Path(commands.__file__).parent
-    modules = {file.stem for file in folder.glob("*.py")} - {"__init__", "options"}
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__", "options", "signature"}
     assert set(SUBCOMMANDS) == modules
     for name in modules:
         module = importlib.import_module(f"nnunetv2_guidino.commands.{name}")
-        assert callable(module.add_arguments)
-        assert callable(module.run)
+        for command in (module.actions() if hasattr(module, "actions") else {name: module}).values():
+            assert callable(command.add_arguments)
+            assert callable(command.run)
         assert module.__doc__
 
 
@@ -82,11 +111,27 @@ def test_a_terminal_that_knows_no_greek_is_no_error():
     assert done.returncode == 0, done.stderr
 
 
-def test_unknown_subcommand_lists_the_known_ones(capsys):
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        ([], ["doctor", "guidino: error: COMMAND is missing"]),
+        (["trian"], ["guidino: error: there is no command trian; expected one of ", "doctor"]),
+        (["convrt"], ["; did you mean convert?"]),
+        (["train", "1"], ["nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerGuiDINO"]),
+        (["encoder"], ["export-lora", "guidino encoder: error: COMMAND is missing"]),
+        (["encoder", "prove"], ["guidino encoder: error: there is no command prove", "; did you mean probe?"]),
+        (["convert", "kvasir"], ["; did you mean kvasir-seg?"]),
+        (["--vresion"], ["guidino: error: unrecognized arguments: --vresion"]),
+        (["\x1b[31m"], ["there is no command \\x1b[31m"]),
+        (["demo", "--\x1b[31m"], ["unrecognized arguments: --\\x1b[31m"]),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_known_ones(words, messages, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main(["trian"])
+        main(words)
     assert exit_.value.code == 2
-    assert "doctor" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert [message for message in messages if message not in error] == []
 
 
 def test_user_errors_are_one_line(capsys, monkeypatch):

@@ -1,11 +1,9 @@
 """The options that commands share, and that no number passes unbounded."""
 
-import argparse
-
 import pytest
 
 from nnunetv2_guidino.bounds import COUNT, STEP_SIZE, Range
-from nnunetv2_guidino.cli import main
+from nnunetv2_guidino.cli import find, main
 from nnunetv2_guidino.commands import options
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -35,7 +33,7 @@ GUIDE = ["guide", "-m", "m", "-i", "i", "-o", "o"]
             [*PROBE, "--patches", "99999999"],
             "argument --patches: 99999999: expected at least 1 and",
         ),
-        (["encoder", "cost", "--sizes", "-5"], "argument --sizes: -5: expected at least 1"),
+        ([*PROBE, "--sizes", "-5"], "argument --sizes: -5: expected at least 1"),
         (["encoder", "export-lora", "m", "-o", "o", "-f", "-1"], "argument -f: -1: expected a fold: 0, 1, …"),
         ([*GUIDE, "-f", "first"], "argument -f: first: expected a fold: 0, 1, …"),
         (
@@ -79,9 +77,8 @@ def test_what_is_typed_is_understood(convert, text, value):
 
 @pytest.mark.parametrize("spelling", ["-device", "--device"])
 def test_one_device_option_in_both_spellings(spelling):
-    parser = argparse.ArgumentParser()
-    options.add_device(parser)
-    assert parser.parse_args([spelling, "mps"]).device == "mps"
+    parser, _, words = find(["demo", spelling, "mps"])
+    assert parser.parse_args(words).device == "mps"
 
 
 @pytest.mark.parametrize("value", [0, -1, 4, float("nan"), float("inf"), True])

@@ -1,6 +1,5 @@
 """Whatever is typed: success, one clear line or the usage; no traceback, no hang. Nothing that trains is started."""
 
-import argparse
 import importlib
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import SCENES, demo
 
-from nnunetv2_guidino.cli import SUBCOMMANDS
+from nnunetv2_guidino.cli import SUBCOMMANDS, find
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.folders import VARIABLES
 
@@ -22,22 +21,14 @@ WORDS = st.sampled_from(["", "a=1", "a=1,b=2", "=", "x=", "all", "last", "cpu", 
 ENDS_EARLY = {"benchmark": ["--dry-run"]}
 
 
-def options_of(parser: argparse.ArgumentParser) -> list[list[str]]:
+def options_of(command: str) -> list[list[str]]:
     """Each option, and each way to begin of a command with actions, as the words before its values."""
-    found: list[list[str]] = []
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
-                found += [[name], *([name, *words] for words in options_of(inner))]
-        elif action.option_strings and "--help" not in action.option_strings:
-            found.append([action.option_strings[-1]])
+    actions = getattr(importlib.import_module(f"nnunetv2_guidino.commands.{command}"), "actions", dict)()
+    found: list[list[str]] = [[action] for action in actions]
+    for begin in found.copy() or [[]]:
+        options = find([command, *begin])[0]._actions
+        found += [[*begin, one.option_strings[-1]] for one in options if one.option_strings and one.dest != "help"]
     return found
-
-
-def parser_of(command: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"guidino {command}")
-    importlib.import_module(f"nnunetv2_guidino.commands.{command}").add_arguments(parser)
-    return parser
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +52,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("command", [name for name in SUBCOMMANDS if name != "doctor"])
 def test_any_words(command, here):
     values = st.lists(TEXTS | WORDS, max_size=2)
-    option = st.tuples(st.sampled_from(options_of(parser_of(command))), values).map(lambda pair: [*pair[0], *pair[1]])
+    option = st.tuples(st.sampled_from(options_of(command)), values).map(lambda pair: [*pair[0], *pair[1]])
 
     @FUZZ
     @given(st.lists(option, max_size=4), values)

@@ -1,7 +1,7 @@
-"""The list of converters and the place of their files.
+"""Load the converters that lists.CONVERTERS names.
 
-A converter is one file in the top-level folder dataset_conversion, as in nnU-Net, and one line here. The file describes
-its data set in `DATASET`.
+A converter is one file in the top-level folder dataset_conversion, as in nnU-Net. The file describes its data set in
+`DATASET`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,8 @@ from typing import Any
 
 from nnunetv2_guidino import converters_folder
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lists import CONVERTERS
 from nnunetv2_guidino.tools.conversion.dataset import Dataset
-
-# name: the file without .py, and a summary
-CONVERTERS = {
-    "kvasir-seg": ("Dataset501_KvasirSEG", "Kvasir-SEG: polyps in colonoscopy images"),
-    "isic2017": ("Dataset502_ISIC2017", "ISIC 2017: skin lesions in dermoscopy images"),
-    "tn3k": ("Dataset503_TN3K", "TN3K: thyroid nodules in ultrasound images"),
-    "folder": ("folder", "any pair of folders images/ and masks/"),
-}
 
 
 def load_converter(name: str) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_guidino.config import GuideConfig, LoRA
-from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.architecture import Layer, read_encoder_config
 from nnunetv2_guidino.model.encoders.known_encoders import KNOWN_ENCODERS
 from nnunetv2_guidino.model.encoders.source import find_encoder, is_cached
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
-from nnunetv2_guidino.printable import align
 
 
 @dataclass(frozen=True)
@@ -97,25 +95,3 @@ def encoder_cost(
 
 def _identity(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # on the meta device, data_ptr is 0 for all
-
-
-def cost_table(names: Iterable[str], sizes: Iterable[int]) -> str:
-    """Return a table with a row for each encoder and input size.
-
-    Raises:
-        GuidinoError: If an encoder is not in the registry.
-    """
-    rows = [("encoder", "pixels", "tokens", "GFLOPs", "M parameters", "MB weights", "MB activations with LoRA")]
-    for name in names:
-        if name not in KNOWN_ENCODERS:
-            raise GuidinoError(f"{name} is not in `guidino encoder list`")
-        known = KNOWN_ENCODERS[name]
-        for size in sizes:
-            cost = encoder_cost(known.architecture, None, size, (size, size))
-            adapted = encoder_cost(known.architecture, None, size, (size, size), lora=LoRA())
-            row = (
-                *(name, str(size), str(cost.tokens), f"{cost.flops / 1e9:.0f}", f"{cost.parameters / 1e6:.1f}"),
-                *(f"{cost.weight_bytes / 2**20:.0f}", f"{adapted.activation_bytes / 2**20:.0f}"),
-            )
-            rows.append(row)
-    return align(rows)

@@ -77,10 +77,3 @@ def test_kept_activations_are_those_of_a_real_pass(family, tiny_encoder):
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     cost = encoder_cost(architecture, None, 256, (256, 256), lora=LoRA())
     assert cost.activation_bytes == pytest.approx(measured, rel=0.1)
-
-
-def test_cost_command(capsys):
-    assert main(["encoder", "cost", "facebook/dinov2-small", "--sizes", "256", "512"]) == 0
-    assert [line.split()[1:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["256", "324"], ["512", "1369"]]
-    assert main(["encoder", "cost", "org/unknown"]) == 1
-    assert "org/unknown is not in `guidino encoder list`" in capsys.readouterr().err
