@@ -13,6 +13,7 @@ from nnunetv2_guidino.model.guide.positions import Position
 from nnunetv2_guidino.model.networks.contract import Architecture
 
 TABLES = {name: table for name, table in vars(lists).items() if name.isupper() and isinstance(table, dict)}
+del TABLES["CONVERTERS"]  # files beside the package, which tests/tools/conversion/test_converters.py loads
 BASES = {"GATES": Gate, "GATE_POSITIONS": Position, "ARCHITECTURES": Architecture}
 
 
