@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import product
 
-from nnunetv2_guidino.files import LONGEST
 from nnunetv2_guidino.printable import printable
 from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
+LONGEST = 255  # bytes in the name of a file
 Files = dict[tuple[str, str], SourceFile]  # by part and stem
 Affix = tuple[str, str]  # beginning and ending of names; one of them is empty
 
