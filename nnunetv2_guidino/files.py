@@ -66,6 +66,9 @@ def _unfinished(target: Path, folder: Path) -> Iterator[Path]:
         folder = next(path for path in (folder, *folder.parents) if path.exists())
         for leftover in folder.glob(f"{UNFINISHED}*.lock"):
             with suppress(OSError, Timeout), ProcessLock(leftover, timeout=0):
+                for old in leftover.with_suffix("").glob("old/*"):
+                    if not (folder / old.name).exists():  # the writer was killed just before it replaced this one
+                        old.rename(folder / old.name)
                 shutil.rmtree(leftover.with_suffix(""), ignore_errors=True)
                 leftover.unlink()
         descriptor, name = tempfile.mkstemp(".lock", UNFINISHED, folder)
@@ -106,21 +109,22 @@ def write_json(file: Path, content: Any, indent: int = 4) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill, and move it to `folder` at the end; after an error, remove it.
 
+    Args:
+        folder: Folder to write.
+        replace: Replace an existing folder; else refuse it.
+
     Raises:
-        GuidinoError: If `folder` exists already or cannot be written.
+        GuidinoError: If `folder` exists already or cannot be written; an existing one is unchanged then.
     """
     folder = Path(folder).absolute()
-    _refuse_existing(folder)
-    with _unfinished(folder, folder.parent) as place:
-        new = place / folder.name
-        new.mkdir()
-        yield new
-        _refuse_existing(folder)  # another process may have made it meanwhile
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new.rename(folder)
+    _refuse_existing(folder, replace)
+    with _moved_into(folder.parent, folder) as new:
+        (new / folder.name).mkdir()
+        yield new / folder.name
+        _refuse_existing(folder, replace)  # another process may have made it meanwhile
 
 
 @contextmanager
@@ -133,7 +137,13 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         GuidinoError: If `folder` cannot be written; its earlier files are unchanged then.
     """
     folder = Path(folder).absolute()
-    with _unfinished(folder, folder) as place:
+    with _moved_into(folder, folder) as new:
+        yield new
+
+
+@contextmanager
+def _moved_into(folder: Path, target: Path) -> Iterator[Path]:
+    with _unfinished(target, folder) as place:
         new, old = place / "new", place / "old"
         new.mkdir()
         old.mkdir()
@@ -172,9 +182,18 @@ def _move_all(source: Path, target: Path, old: Path) -> None:
         raise
 
 
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
+def _refuse_existing(path: Path, replace: bool) -> None:
+    if path.exists() and not replace:
         raise GuidinoError(f"{path} exists already; give another name, or remove it")
+
+
+def download_fault(start: bytes) -> str:
+    """Return the fault of a file with this start, a Git LFS pointer or a web page in its place; "" for others."""
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull"
+    if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "is a web page, not the file itself; open the address in a browser, and download the file again"
+    return ""
 
 
 def read_text(file: Path) -> str:

@@ -75,6 +75,29 @@ def test_only_what_killed_processes_left_goes(how, tmp_path):
         assert set(tmp_path.iterdir()) == {path} | alive
 
 
+def test_a_kill_between_two_moves_loses_nothing(tmp_path):
+    """The folder to replace has moved away, and the new one is not in its place yet."""
+    (tmp_path / ".writing-x.lock").touch()
+    for name in ("gone", "replaced"):
+        (tmp_path / ".writing-x" / "old" / name).mkdir(parents=True)
+    (tmp_path / "replaced").mkdir()
+    (tmp_path / ".writing-x" / "old" / "gone" / "part").write_text("old")
+    write(tmp_path / "a", "file")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "gone", "replaced"}
+    assert (tmp_path / "gone" / "part").read_text() == "old"
+
+
+def test_a_folder_is_replaced_if_asked(tmp_path):
+    write(tmp_path / "a", "folder")
+    with pytest.raises(GuidinoError, match="exists already"):
+        write(tmp_path / "a", "folder")
+    with whole_folder(tmp_path / "a", replace=True) as folder:
+        (folder / "other").touch()
+        assert (tmp_path / "a" / "part").exists()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["other"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("ä" * 125 + ".json")
     with writer(path, "file") as process:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import download_fault
 
 _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
@@ -37,10 +38,8 @@ def _damage(file: Path) -> str | None:
         start = stream.read(1024)
         if not start:
             return "is empty"
-        if start.startswith(b"version https://git-lfs.github.com/spec/"):
-            return "is a Git LFS pointer, not the file itself (`git lfs pull` brings that)"
-        if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-            return "is a web page, not the file itself: a download was answered with a page, such as one to log in"
+        if fault := download_fault(start):
+            return fault
         if file.suffix != ".safetensors":
             return None
         if len(start) < 8:
