@@ -25,6 +25,7 @@ from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import download_fault
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+ITK_ENDINGS = (".mha", ".nrrd")
 RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 RASTER_FORMATS = ("PNG", "BMP", "JPEG")  # Pillow must not try others: it starts Ghostscript for EPS
 
@@ -37,7 +38,8 @@ def check_whole(file: Path) -> None:
     """Check that an image file is whole and of the format that its name says.
 
     NIfTI must have all bytes that the header asks for, TIFF all pages. Compressed pixels and PNG must match their check
-    sums. SimpleITK checks the length of other volumes. The readers of BMP and JPEG refuse cut files themselves.
+    sums. SimpleITK checks the length of MetaImage and NRRD. The readers of BMP and JPEG refuse cut files themselves.
+    Other formats, such as GIPL, are not checked.
 
     Raises:
         GuidinoError: If the file does not exist, is no regular file, cannot be read, or is not whole.
@@ -45,13 +47,13 @@ def check_whole(file: Path) -> None:
     with _named(file), _open(file) as stream:
         if file.name.endswith(NIFTI_ENDINGS):
             _check_nifti(stream)
-        elif file.suffix not in RASTER_ENDINGS:
+        elif file.suffix in ITK_ENDINGS:
             if file.suffix == ".mha":
                 _check_metaimage(stream)
             sitk.ReadImage(str(file))
-        elif _is_tiff(stream):
+        elif file.suffix in RASTER_ENDINGS and _is_tiff(stream):
             _check_tiff(stream)
-        else:
+        elif file.suffix in RASTER_ENDINGS:
             with _pillow_image(stream) as image:
                 image.verify()
 

@@ -53,7 +53,8 @@ def checked(architecture: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         keys = described_keys(model_type)
     except Exception as error:  # each of transformers' configurations fails in its own way
-        raise GuidinoError(f"{where}: transformers does not know the model {model_type!r}: {_first(error)}") from error
+        reason = _shortened(first_line(error))
+        raise GuidinoError(f"{where}: transformers does not know the model {model_type!r}: {reason}") from error
     if refused := [key for key in architecture if key in REFUSED]:
         raise GuidinoError(f"{where}: {refused[0]} is refused; remove this key")
     inside = family_of(model_type).inner_keys
@@ -89,7 +90,3 @@ def _expected(item: Any, key: str) -> str | None:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _first(error: Exception) -> str:
-    return _shortened(first_line(error)) if str(error).strip() else type(error).__name__

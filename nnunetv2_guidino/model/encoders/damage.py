@@ -1,4 +1,4 @@
-"""What is wrong with a file or with weights: a pointer, a web page, a file cut short, numbers that are none."""
+"""Find damage in an encoder: a pointer or a web page in place of a file, a file cut short, weights that are NaN."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 def check_files(folder: Path) -> None:
-    """Whether config.json and the weights in an encoder's folder are what their names say, without reading the weights.
+    """Check config.json and the headers of the weights in an encoder's folder.
 
     Raises:
-        GuidinoError: Naming the file that is a Git LFS pointer, a web page, empty or cut short, and what to do.
+        GuidinoError: For a file that is a Git LFS pointer, a web page, empty or cut short.
     """
     for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         try:
@@ -66,15 +66,15 @@ def _wrong_size(header: bytes, found: int) -> str | None:
 
 
 def check_finite(weights: Mapping[str, Tensor], origin: object) -> None:
-    """Whether all weights are numbers; reads each once.
+    """Check that all weights are finite; read each once.
 
     Args:
-        weights: By name.
-        origin: Where they come from, for the message.
+        weights: Tensors by name.
+        origin: Their source, for the message.
 
     Raises:
-        GuidinoError: Naming the first tensor that holds NaN or infinity.
+        GuidinoError: If a tensor holds NaN or infinite values.
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise GuidinoError(f"{origin}: {name} holds numbers that are none (NaN or infinity): nothing can use these")
+            raise GuidinoError(f"{origin}: {name} contains NaN or infinite values")
