@@ -185,7 +185,10 @@ def test_images_in_a_zip_by_workers(tmp_path: Path) -> None:
 
 PREDICTIONS = {
     "no labels": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".png"}'), "has no labels; expected"),
-    "volumes": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".nii.gz"}'), "holds .nii.gz files"),
+    "volumes": (
+        lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".nii.gz", "labels": {"polyp": 1}}'),
+        "holds .nii.gz files",
+    ),
     "torn": (lambda p, _: (p / "dataset.json").write_text('{"file'), "is no JSON file, or was cut short"),
     "cut short": (
         lambda p, _: (p / "a.png").write_bytes((p / "a.png").read_bytes()[:60]),
