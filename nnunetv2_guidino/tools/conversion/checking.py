@@ -19,8 +19,6 @@ from nnunetv2_guidino.tools.conversion.sources import SourcePair
 from nnunetv2_guidino.workers import map_cases
 
 SHOWN = 10  # names in a message
-
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -50,7 +48,7 @@ class Inspection:
 
     exif: Exif | None  # how image and mask fit each other; None: both as stored and upright
     is_grey: bool
-    found: Evidence | frozenset[int]  # the levels of a mask of two levels, or the labels in a label map
+    mask: Evidence | frozenset[int]  # the levels of a mask of two levels, or the labels in a label map
 
 
 def inspect(pair: SourcePair, reading: MaskReading, may_be_grey: bool, exif: Exif | None) -> Inspection:
@@ -125,8 +123,8 @@ def _judge_masks(
     reading = dataset.reading
     if not isinstance(reading, TwoLevels):
         report.masks = f"label maps of {reading.named(dataset.labels)}"
-        return reading, {pair.name: found.found for pair, found in seen if isinstance(found.found, frozenset)}
-    masks = [(pair, found.found) for pair, found in seen if isinstance(found.found, Evidence)]
+        return reading, {pair.name: found.mask for pair, found in seen if isinstance(found.mask, frozenset)}
+    masks = [(pair, found.mask) for pair, found in seen if isinstance(found.mask, Evidence)]
     decided, report.masks, unclear = decide_cut([(pair.mask, evidence) for pair, evidence in masks], reading)
     assert decided.cut is not None
     problems += unclear

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nnunetv2_guidino.files import download_fault
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
@@ -34,13 +34,19 @@ class Picture:
 def decode(file: SourceFile, deep: bool = False) -> Picture:
     """Decode the whole picture; `deep` allows more than 8 bits of grey. Raises ValueError that names the file."""
     try:
-        return _decode(_open(file.read()), deep)
+        return _decode(file.read(), deep)
     except Exception as error:  # each of Pillow's decoders raises its own errors for a damaged file
         fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"{file}: {fault}") from error
 
 
-def _decode(image: ImageFile.ImageFile, deep: bool) -> Picture:
+def _decode(data: bytes, deep: bool) -> Picture:
+    if fault := download_fault(data[:1024]) if data else "is empty":
+        raise ValueError(fault)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"is no image of the kinds {', '.join(FORMATS)}, or it is damaged") from None
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # the other frames of an MPO are thumbnails
         raise ValueError("holds several pictures, expected one")
     # Pillow reads 16-bit colours as 8-bit colours; only the tiles show the depth in the file
@@ -55,15 +61,6 @@ def _decode(image: ImageFile.ImageFile, deep: bool) -> Picture:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return Picture(image, orientation if orientation in range(2, 9) else 1)
-
-
-def _open(data: bytes) -> ImageFile.ImageFile:
-    if fault := "is empty" if not data else download_fault(data[:1024]):
-        raise ValueError(fault)
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise ValueError(f"is no image of the kinds {', '.join(FORMATS)}, or it is damaged") from None
 
 
 def read_pair(pair: SourcePair, exif: Exif | None = None) -> tuple[Image.Image, Image.Image, Exif | None]:
