@@ -1,65 +1,100 @@
-"""Write files and folders as a whole or not at all, and read JSON with errors that name the file."""
+"""Write files and folders as a whole or not at all, and read JSON with errors that name the file.
+
+Unfinished work lies beside its target in a hidden folder .writing-XXXX, whose writer holds the lock .writing-XXXX.lock
+until its process ends. The next writer there removes the work of writers that hold no lock any more. Host names and
+process numbers do not matter, since two containers may share both.
+"""
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import os
-import re
 import shutil
-import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from nnunetv2_guidino.errors import GuidinoError
 
 Json = TypeVar("Json", dict[str, Any], list[Any])
-UNFINISHED = ".writing-"  # prefix of the names of unfinished files and folders
-LONGEST = 255  # bytes in a file's name
+UNFINISHED = ".writing-"  # prefix of the names of unfinished work and its locks
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems that have no flock
+# Without flock, filelock would take the existence of the file for the lock, which outlives a killed process.
+ProcessLock = functools.partial(FileLock, fallback_to_soft=False)
 
 
-def unfinished_path(path: Path) -> Path:
-    """Return the path at which `path` is written: beside it, with its ending and the writer's host and process.
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Wait for the lock in a file, hold it, and remove the file at the end.
 
-    The host is in the name because several hosts may share a disk, and only a process's host knows whether it runs.
+    Where the file system has no flock (some Lustre and NFS), say so once and go on without a lock.
     """
-    mark = _mark_of_process()
-    # The end of a long name is kept, since it holds the ending.
-    room = LONGEST - len(mark.encode())
-    return path.with_name(mark + path.name.encode(errors="surrogateescape")[-room:].decode(errors="ignore"))
+    lock = ProcessLock(file)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        _tell_once(f"{file.parent}: has no file locks, so unfinished work of killed processes stays there")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # before the release: a process that waits for this file then makes a new one
+        lock.release()
 
 
-def _mark_of_host() -> str:
-    """Return the prefix of the names of this host's unfinished files."""
-    return f"{UNFINISHED}{re.sub('[^A-Za-z0-9.]', '_', socket.gethostname())[:64]}-"
+@functools.cache
+def _tell_once(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
-def _mark_of_process() -> str:
-    return f"{_mark_of_host()}{os.getpid()}-"
+@contextmanager
+def _unfinished(target: Path, folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder for the unfinished files of `target`; raise GuidinoError for an OSError.
+
+    It lies in `folder` or the nearest of its parents that exists.
+    """
+    try:
+        folder = next(path for path in (folder, *folder.parents) if path.exists())
+        for leftover in folder.glob(f"{UNFINISHED}*.lock"):
+            with suppress(OSError, Timeout), ProcessLock(leftover, timeout=0):
+                for old in leftover.with_suffix("").glob("old/*"):
+                    if not (folder / old.name).exists():  # the writer was killed just before it replaced this one
+                        old.rename(folder / old.name)
+                shutil.rmtree(leftover.with_suffix(""), ignore_errors=True)
+                leftover.unlink()
+        descriptor, name = tempfile.mkstemp(".lock", UNFINISHED, folder)
+        os.close(descriptor)
+        with locked(Path(name)):
+            place = Path(name).with_suffix("")
+            try:
+                place.mkdir()
+                yield place
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise GuidinoError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file`, with its ending, to write to, and rename it to `file` at the end.
-
-    A kill at any moment leaves the earlier file, and the next write of the same file removes the unfinished one.
+    """Yield a path of the same name to write to, and move it to `file` at the end; a kill leaves the earlier file.
 
     Raises:
         GuidinoError: If the file cannot be written; nothing of it is left then.
     """
-    file = Path(file)
-    remove_leftovers(file.parent, file.name)
-    unfinished = unfinished_path(file)
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    except OSError as error:
-        raise GuidinoError(f"{file} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    file = Path(file).absolute()
+    with _unfinished(file, file.parent) as place:
+        yield place / file.name
+        (place / file.name).replace(file)
 
 
 def write_text(file: Path, text: str) -> None:
@@ -74,27 +109,22 @@ def write_json(file: Path, content: Any, indent: int = 4) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, and rename it to `folder` at the end; after an error, remove it.
+def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill, and move it to `folder` at the end; after an error, remove it.
+
+    Args:
+        folder: Folder to write.
+        replace: Replace an existing folder; else refuse it.
 
     Raises:
-        GuidinoError: If `folder` exists already or cannot be written.
+        GuidinoError: If `folder` exists already or cannot be written; an existing one is unchanged then.
     """
     folder = Path(folder).absolute()
-    _refuse_existing(folder)
-    remove_leftovers(folder.parent, folder.name)
-    unfinished = unfinished_path(folder)
-    try:
-        with _removed_unless_filled(_make(folder.parent)):
-            try:
-                unfinished.mkdir()
-                yield unfinished
-                _refuse_existing(folder)  # another process may have made it meanwhile
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+    _refuse_existing(folder, replace)
+    with _moved_into(folder.parent, folder) as new:
+        (new / folder.name).mkdir()
+        yield new / folder.name
+        _refuse_existing(folder, replace)  # another process may have made it meanwhile
 
 
 @contextmanager
@@ -106,19 +136,20 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     Raises:
         GuidinoError: If `folder` cannot be written; its earlier files are unchanged then.
     """
-    folder = Path(folder)
-    try:
-        made = _make(folder)
-        remove_leftovers(folder)
-        mark = _mark_of_process()
-        with _removed_unless_filled(made), tempfile.TemporaryDirectory(dir=folder, prefix=mark) as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
-            old.mkdir()
-            yield new
-            _move_all(new, folder, old)
-    except OSError as error:
-        raise GuidinoError(f"{folder} cannot be written: {error.strerror or error}") from error
+    folder = Path(folder).absolute()
+    with _moved_into(folder, folder) as new:
+        yield new
+
+
+@contextmanager
+def _moved_into(folder: Path, target: Path) -> Iterator[Path]:
+    with _unfinished(target, folder) as place:
+        new, old = place / "new", place / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
+        folder.mkdir(parents=True, exist_ok=True)
+        _move_all(new, folder, old)
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
@@ -131,25 +162,6 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     with filled_folder(folder) as new:
         for name, content in contents.items():
             (new / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a folder and its missing parents, and return the new ones, the innermost first."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return new
-
-
-@contextmanager
-def _removed_unless_filled(folders: list[Path]) -> Iterator[None]:
-    """Remove the new folders after an error, if they are empty."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # a folder that is not empty ends the loop: another process writes there
-            for folder in folders:
-                folder.rmdir()
-        raise
 
 
 def _move_all(source: Path, target: Path, old: Path) -> None:
@@ -170,38 +182,18 @@ def _move_all(source: Path, target: Path, old: Path) -> None:
         raise
 
 
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
+def _refuse_existing(path: Path, replace: bool) -> None:
+    if path.exists() and not replace:
         raise GuidinoError(f"{path} exists already; give another name, or remove it")
 
 
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Remove unfinished files and folders in `folder` that ended processes of this host have left.
-
-    Args:
-        folder: Folder to clean; it need not exist.
-        name: Name of the file or folder that the processes were writing; empty for any name.
-    """
-    mark = _mark_of_host()
-    wanted = unfinished_path(folder / name).name.removeprefix(mark).partition("-")[2] if name else ""
-    for leftover in folder.glob(f"{UNFINISHED}*"):
-        process, _, written = leftover.name.removeprefix(mark).partition("-")
-        if not process.isdigit() or (name and written != wanted) or _is_running(int(process)):
-            continue  # files of another host stay too, since this host does not know whether their process runs
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # the process belongs to another user
-    return True
+def download_fault(start: bytes) -> str:
+    """Return the fault of a file with this start, a Git LFS pointer or a web page in its place; "" for others."""
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull"
+    if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        return "is a web page, not the file itself; open the address in a browser, and download the file again"
+    return ""
 
 
 def read_text(file: Path) -> str:

@@ -1,8 +1,7 @@
 """Check that image files are whole, and count their pixels from the header.
 
 SimpleITK, which nnU-Net uses for most volumes, fills the missing part of a cut .nii.gz with memory contents and takes
-damaged pixels of a compressed .mha without an error. This module reads compressed pixels to their check sum and
-compares the number of bytes with the header.
+damaged pixels of a compressed .mha without an error. This module reads compressed pixels to their check sum.
 """
 
 from __future__ import annotations
@@ -23,17 +22,12 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import download_fault
 
-CHUNK = 1 << 20
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+ITK_ENDINGS = (".mha", ".nrrd")
 RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 RASTER_FORMATS = ("PNG", "BMP", "JPEG")  # Pillow must not try others: it starts Ghostscript for EPS
-# The end of the header, and the entry of the header that announces compressed pixels
-ITK_HEADERS = {
-    ".mha": (rb"(?i)ElementDataFile\s*=\s*LOCAL\s*?\n", rb"(?i)CompressedData\s*=\s*True"),
-    ".nrrd": (rb"\n\r?\n", rb"(?i)encoding:\s*gz"),
-}
-UNCOUNTED = rb"(?i)BinaryData\s*=\s*False|encoding:(?!\s*(raw|gz))|(line|byte) skip:"  # SimpleITK counts these itself
 
 
 class DamagedError(Exception):
@@ -43,22 +37,25 @@ class DamagedError(Exception):
 def check_whole(file: Path) -> None:
     """Check that an image file is whole and of the format that its name says.
 
-    NIfTI, MetaImage and NRRD must have all bytes that the header asks for. Compressed pixels and PNG must match their
-    check sums. TIFF must have all pages. The readers of BMP and JPEG refuse cut files themselves. Other formats, such
-    as GIPL, are not checked.
+    NIfTI must have all bytes that the header asks for, TIFF all pages. Compressed pixels and PNG must match their check
+    sums. SimpleITK checks the length of MetaImage and NRRD. The readers of BMP and JPEG refuse cut files themselves.
+    Other formats, such as GIPL, are not checked.
 
     Raises:
         GuidinoError: If the file does not exist, is no regular file, cannot be read, or is not whole.
     """
     with _named(file), _open(file) as stream:
-        if file.suffix not in RASTER_ENDINGS:
-            _check_volume(file, stream)
-        elif _is_tiff(stream):
+        if file.name.endswith(NIFTI_ENDINGS):
+            _check_nifti(stream)
+        elif file.suffix in ITK_ENDINGS:
+            if file.suffix == ".mha":
+                _check_metaimage(stream)
+            sitk.ReadImage(str(file))
+        elif file.suffix in RASTER_ENDINGS and _is_tiff(stream):
             _check_tiff(stream)
-        else:
+        elif file.suffix in RASTER_ENDINGS:
             with _pillow_image(stream) as image:
-                if image.format == "PNG":
-                    _verify_png(image)
+                image.verify()
 
 
 def stored_pixels(file: Path) -> int:
@@ -71,7 +68,10 @@ def stored_pixels(file: Path) -> int:
         if file.name.endswith(NIFTI_ENDINGS):
             return _values(_open_nifti(stream)[0].get_data_shape())
         if file.suffix not in RASTER_ENDINGS:
-            return _values(_itk_header(file).GetSize())
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(file))
+            reader.ReadImageInformation()
+            return prod(reader.GetSize())
         if _is_tiff(stream):
             with tifffile.TiffFile(stream) as tiff:
                 return sum(prod(series.shape) for series in tiff.series)
@@ -84,18 +84,13 @@ def _named(file: Path) -> Iterator[None]:
     """Turn every error into a GuidinoError that names the file."""
     try:
         yield
-    except GuidinoError:
-        raise
     except FileNotFoundError as error:
         raise GuidinoError(f"{file} does not exist") from error
-    except (EOFError, struct.error) as error:
-        raise GuidinoError(f"{file} cannot be read: it is cut short; copy or write it again") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        message = f"{file} cannot be read: its compressed pixels are damaged ({error}); copy or write it again"
-        raise GuidinoError(message) from error
-    except Exception as error:  # SimpleITK, nibabel, tifffile and Pillow raise errors of their own
+    except Exception as error:  # SimpleITK, nibabel, tifffile, Pillow, gzip and zlib raise errors of their own
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise GuidinoError(f"{file} cannot be read: {reason.splitlines()[-1]}") from error
+        if not isinstance(error, DamagedError) and getattr(error, "errno", None) is None:
+            reason = f"it is cut short or damaged ({reason.splitlines()[-1]}); copy or write it again"
+        raise GuidinoError(f"{file} cannot be read: {reason}") from error
 
 
 @contextmanager
@@ -107,23 +102,16 @@ def _open(file: Path) -> Iterator[BinaryIO]:
         start = stream.read(1024)
         if not start:
             raise DamagedError("it is empty")
-        if start.startswith(b"version https://git-lfs"):
-            raise DamagedError("it is a Git LFS pointer, not the file itself; fetch the file with: git lfs pull")
-        if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
-            raise DamagedError("it is a web page; download the file itself")
+        if fault := download_fault(start):
+            raise DamagedError(f"it {fault}")
         stream.seek(0)
         yield stream
 
 
-def _check_volume(file: Path, stream: BinaryIO) -> None:
-    if file.name.endswith(NIFTI_ENDINGS):
-        header, content = _open_nifti(stream)
-        expected = _values(header.get_data_shape()) * header.get_data_dtype().itemsize
-        found = content.seek(0, 2) - int(header.get_data_offset())  # gzip checks its sum at the end
-    elif file.suffix in ITK_HEADERS:
-        expected, found = _count_itk(file, stream)
-    else:
-        return
+def _check_nifti(stream: BinaryIO) -> None:
+    header, content = _open_nifti(stream)
+    expected = _values(header.get_data_shape()) * header.get_data_dtype().itemsize
+    found = content.seek(0, 2) - int(header.get_data_offset())  # gzip checks its sum at the end
     if found < expected:
         raise DamagedError(
             f"it is cut short: {max(found, 0):,} of {expected:,} bytes of pixels; copy or write it again"
@@ -149,42 +137,11 @@ def _open_nifti(stream: BinaryIO) -> tuple[nibabel.Nifti1Header, BinaryIO]:
     raise DamagedError("it is no NIfTI file, or its header is cut short")
 
 
-def _count_itk(file: Path, stream: BinaryIO) -> tuple[int, int]:
-    """Return how many bytes of pixels the header asks for, and how many the file has."""
-    header_end, compression = ITK_HEADERS[file.suffix]
-    start = stream.read(CHUNK)
-    end = re.search(header_end, start)
-    if not end:
-        raise DamagedError("its header is cut short, or its pixels lie in another file; write both as one file")
-    if file.suffix == ".nrrd" and re.search(rb"(?i)\ndata ?file:", start[: end.start()]):
-        raise DamagedError("its pixels lie in another file; write both as one file")
-    image = _itk_header(file)
-    pixel = sitk.Image(1, 1, image.GetPixelID()).GetSizeOfPixelComponent() * image.GetNumberOfComponents()
-    expected = _values(image.GetSize()) * pixel
-    if re.search(UNCOUNTED, start[: end.start()]):
-        return expected, expected
-    if not re.search(compression, start[: end.start()]):
-        return expected, stream.seek(0, 2) - end.end()
-    stream.seek(end.end())
-    return expected, _inflated_length(stream)
-
-
-def _itk_header(file: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return reader
-
-
-def _inflated_length(stream: BinaryIO) -> int:
-    """Return the length of what a zlib or gzip stream holds, read to its check sum."""
-    decoder, length, packed = zlib.decompressobj(wbits=47), 0, b""
-    while not decoder.eof:
-        packed = decoder.unconsumed_tail or stream.read(CHUNK)
-        if not packed:
-            raise EOFError
-        length += len(decoder.decompress(packed, CHUNK))
-    return length
+def _check_metaimage(stream: BinaryIO) -> None:
+    """Decompress the pixels up to their check sum, which SimpleITK does not compare."""
+    header, *pixels = re.split(rb"(?i)ElementDataFile *= *LOCAL *\r?\n", stream.read(), maxsplit=1)
+    if pixels and re.search(rb"(?i)CompressedData *= *True", header):
+        zlib.decompress(pixels[0])
 
 
 def _is_tiff(stream: BinaryIO) -> bool:
@@ -198,13 +155,6 @@ def _pillow_image(stream: BinaryIO) -> Image.Image:
         return Image.open(stream, formats=RASTER_FORMATS)
     except UnidentifiedImageError:
         raise DamagedError("it is none of PNG, BMP, TIFF, JPEG, whatever its name says, or damaged") from None
-
-
-def _verify_png(image: Image.Image) -> None:
-    try:
-        image.verify()
-    except (OSError, SyntaxError) as error:
-        raise DamagedError(f"it is cut short or damaged ({error}); copy or write it again") from error
 
 
 def _check_tiff(stream: BinaryIO) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.config import PLANS_KEY, GuideConfig
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, remove_leftovers, unfinished_path, write_text
+from nnunetv2_guidino.files import UNFINISHED, locked, read_json, write_text
 from nnunetv2_guidino.nnunet.model_folder import read_checkpoint
 from nnunetv2_guidino.nnunet.plans import first_difference, recorded_guide
 from nnunetv2_guidino.nnunet.plans_file import PlansFile
@@ -133,28 +132,10 @@ class ModelFolder:
         Raises:
             GuidinoError: If other folds use another guide, or the file cannot be written.
         """
-        self.refuse_another(config)
-        text = json.dumps(plans, indent=4)
-        if self._create(text):
-            return
-        self.refuse_another(config)  # another fold may have written the file since the first check
-        if not self._is_recorded(config):
-            write_text(self.plans_file, text)
-
-    def _create(self, text: str) -> bool:
-        """Create plans.json as a whole and return True; return False if there is one already."""
-        remove_leftovers(self.fold, self.plans_file.name)
-        unfinished = unfinished_path(self.fold / self.plans_file.name)
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            os.link(unfinished, self.plans_file)  # unlike a rename, a link never replaces another fold's file
-        except OSError:
-            if self.plans_file.exists():
-                return False
-            write_text(self.plans_file, text)  # for file systems without links; else it raises a readable error
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return True
+        with locked(self.folder / f"{UNFINISHED}plans.json.lock"):
+            self.refuse_another(config)
+            if not self._is_recorded(config):
+                write_text(self.plans_file, json.dumps(plans, indent=4))
 
     def _is_recorded(self, config: GuideConfig) -> bool:
         try:

@@ -231,7 +231,7 @@ def check(code: int, error: str, command: str) -> None:
 
 def half_written(folder: Path) -> list[Path]:
     """What is in the making there."""
-    return [path for path in folder.rglob(".*") if path.name.startswith(".writing-") or ".incomplete-" in path.name]
+    return list(folder.rglob(".writing-*"))
 
 
 def play_damaged(scene: Scene, damage: Damage) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import unfinished_path
+from nnunetv2_guidino.files import whole_file
 
 
 @pytest.mark.parametrize(("iterations", "validation"), [(250, 50), (10, 2), (3, 1), (1, 1), (1000, 200)])
@@ -116,11 +116,11 @@ def test_other_gpus_leave_the_checkpoint_of_the_first_alone(planned_trainer, tmp
     """All ranks call save_checkpoint at once; only rank 0 writes."""
     trainer = planned_trainer("nnUNetTrainerGuiDINO")
     trainer.initialize()
-    being_written = unfinished_path(tmp_path / "checkpoint_latest.pth")
-    being_written.write_bytes(b"by rank 0")
-    trainer.local_rank = 1
-    trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
-    assert [p.name for p in tmp_path.glob("*checkpoint*")] == [being_written.name]
+    with whole_file(tmp_path / "checkpoint_latest.pth") as being_written:
+        being_written.write_bytes(b"by rank 0")
+        trainer.local_rank = 1
+        trainer.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+        assert list(tmp_path.rglob("*checkpoint*")) == [being_written]
 
 
 def test_disabled_checkpointing_writes_nothing(planned_trainer, tmp_path):

@@ -6,16 +6,15 @@ order; perform_actual_validation writes validation/summary.json last.
 
 from __future__ import annotations
 
-import fcntl
 import re
-import time
 from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.files import ProcessLock, read_json
 from nnunetv2_guidino.lab.benchmark.job import Job
 
 # The lines that a run adds to its log; all other lines are nnU-Net's.
@@ -71,37 +70,33 @@ def resume_options(folder: Path) -> list[str]:
     return ["--c"] if resumable else []
 
 
-def lock_training(folder: Path) -> IO[bytes] | None:
-    """Lock a training until the returned file is closed or the process ends; return None if another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for _ in range(10):
-        if lock := _locked(folder, fcntl.LOCK_EX):
-            return lock
-        time.sleep(0.1)  # is_held locks it for a moment too
-    return None
+def lock_training(folder: Path) -> FileLock | None:
+    """Lock a training until the lock is released or the process ends; return None if another process has it.
+
+    Raises:
+        GuidinoError: If the folder cannot be written, or its file system has no locks: two processes could then run
+            one training.
+    """
+    file = folder / "guidino_running"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = ProcessLock(file, timeout=1)  # is_held takes the lock for a moment too
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise GuidinoError(f"{file} cannot be locked: {error.strerror or error}") from error
+    return lock
 
 
 def is_held(folder: Path) -> bool:
     """Return whether a process runs this training now."""
     if not (folder / "guidino_running").is_file():
         return False
-    lock = _locked(folder, fcntl.LOCK_SH)
+    lock = lock_training(folder)
     if lock is not None:
-        lock.close()
+        lock.release()
     return lock is None
-
-
-def _locked(folder: Path, kind: int) -> IO[bytes] | None:
-    lock = (folder / "guidino_running").open("ab")
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    except OSError as error:
-        lock.close()
-        raise GuidinoError(f"{folder / 'guidino_running'} cannot be locked: {error.strerror or error}") from error
-    return lock
 
 
 def slurm_job(folder: Path) -> str | None:

@@ -77,7 +77,7 @@ class Run:
     def _close(self, ending: str) -> None:
         self.log.write(f"{END}{ending}\n")
         self.log.close()
-        self.lock.close()
+        self.lock.release()
         assert self.child.stdin is not None
         self.child.stdin.close()
 

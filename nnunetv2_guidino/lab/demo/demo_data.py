@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from PIL import Image
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.lab.demo.phantoms import SIZE, phantoms
-from nnunetv2_guidino.tools.conversion.checking import inspect, judge
+from nnunetv2_guidino.tools.conversion.checking import inspect, judge, try_all
 from nnunetv2_guidino.tools.conversion.dataset import IMAGES, MASKS, Dataset, Report
 from nnunetv2_guidino.tools.conversion.masks import TWO_LEVELS, MaskReading
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
@@ -67,8 +68,9 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
 
 def _reading_of_masks(folder: Path, pairs: list[SourcePair], heldout: frozenset[str]) -> MaskReading:
     """How all masks are read; raises GuidinoError with the first problem of the pairs."""
-    inspections = [inspect(pair, TWO_LEVELS, may_be_grey=False, exif=None) for pair in pairs]
-    report = Report(folder)
+    check = partial(inspect, reading=TWO_LEVELS, may_be_grey=False, exif=None)
+    inspections, problems = try_all(check, pairs, processes=1, title="checking")
+    report = Report(folder, problems=problems)
     reading = judge(FOLDER, pairs, inspections, heldout, report)
     if report.problems:
         more = f" ({len(report.problems)} problems in all)" if len(report.problems) > 1 else ""

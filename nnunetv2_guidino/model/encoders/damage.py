@@ -1,4 +1,4 @@
-"""Find damaged files and weights: pointers, web pages, files that were cut short, NaN and infinite values."""
+"""Find damage in an encoder: a pointer or a web page in place of a file, a file cut short, weights that are NaN."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.files import download_fault
 
 _LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 def check_files(folder: Path) -> None:
-    """Check config.json and the weight files in an encoder's folder, without reading the weights.
+    """Check config.json and the headers of the weights in an encoder's folder.
 
     Raises:
-        GuidinoError: If a file is a Git LFS pointer, a web page, empty or cut short. The error names the file.
+        GuidinoError: For a file that is a Git LFS pointer, a web page, empty or cut short.
     """
     for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         try:
@@ -37,10 +38,8 @@ def _damage(file: Path) -> str | None:
         start = stream.read(1024)
         if not start:
             return "is empty"
-        if start.startswith(b"version https://git-lfs.github.com/spec/"):
-            return "is a Git LFS pointer, not the file itself (`git lfs pull` brings that)"
-        if start.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-            return "is a web page, not the file itself: a download was answered with a page, such as one to log in"
+        if fault := download_fault(start):
+            return fault
         if file.suffix != ".safetensors":
             return None
         if len(start) < 8:
@@ -67,15 +66,15 @@ def _wrong_size(header: bytes, found: int) -> str | None:
 
 
 def check_finite(weights: Mapping[str, Tensor], origin: object) -> None:
-    """Check that all weights are finite numbers.
+    """Check that all weights are finite; read each once.
 
     Args:
-        weights: Weights by name.
-        origin: Origin of the weights, for the error message.
+        weights: Tensors by name.
+        origin: Their source, for the message.
 
     Raises:
-        GuidinoError: If a tensor contains NaN or infinite values. The error names the first tensor that does.
+        GuidinoError: If a tensor holds NaN or infinite values.
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise GuidinoError(f"{origin}: {name} holds numbers that are none (NaN or infinity): nothing can use these")
+            raise GuidinoError(f"{origin}: {name} contains NaN or infinite values")

@@ -3,56 +3,71 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from nnunetv2_guidino.printable import printable
 from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report
-from nnunetv2_guidino.tools.conversion.image_files import Exif, UnclearOrientationError, is_grey, on_black, read_pair
+from nnunetv2_guidino.tools.conversion.image_files import Exif, is_grey, on_black, read_pair
 from nnunetv2_guidino.tools.conversion.labels import IGNORE
 from nnunetv2_guidino.tools.conversion.masks import Evidence, MaskReading, TwoLevels, decide_cut, examine
 from nnunetv2_guidino.tools.conversion.sources import SourcePair
+from nnunetv2_guidino.workers import map_cases
 
 SHOWN = 10  # names in a message
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def try_all(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str
+) -> tuple[list[Result | None], list[str]]:
+    """Return the results of a function for all items, None where it raised a ValueError, and the lines of these errors.
+
+    Raises:
+        GuidinoError: If a worker process is killed, or `processes` is below 1.
+    """
+    outcomes = map_cases(partial(_attempt, function), items, processes, title)
+    return [result for result, _ in outcomes], [line for _, problem in outcomes for line in problem.splitlines()]
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, str]:
+    try:
+        return function(item), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 @dataclass(frozen=True)
 class Inspection:
     """The properties of one pair."""
 
-    problems: tuple[str, ...] = ()
-    is_grey: bool = True
-    evidence: Evidence | None = None  # of a mask of two levels
-    labels: frozenset[int] = frozenset()  # in a label map
-    as_stored: bool = False  # only the stored pixels of image and mask have equal sizes
-    is_unclear: bool = False  # EXIF orientations differ, and both readings have equal sizes
+    exif: Exif | None  # how image and mask fit each other; None: both as stored and upright
+    is_grey: bool
+    mask: Evidence | frozenset[int]  # the levels of a mask of two levels, or the labels in a label map
 
 
 def inspect(pair: SourcePair, reading: MaskReading, may_be_grey: bool, exif: Exif | None) -> Inspection:
-    """Read both files of a pair completely, and report their problems."""
-    try:
-        image, mask, as_stored = read_pair(pair, exif)
-    except UnclearOrientationError:
-        return Inspection(is_unclear=True)
-    except ValueError as error:
-        return Inspection(tuple(str(error).splitlines()))
-    grey = may_be_grey and is_grey(on_black(image))
+    """Read both files of a pair completely. Raises ValueError with a line for each file that cannot be used."""
+    image, mask, fitting = read_pair(pair, exif)
     try:
         if isinstance(reading, TwoLevels):
-            evidence = examine(reading.levels(mask), two_only=reading.cut is None)
-            return Inspection((), grey, evidence, as_stored=as_stored)
-        labels = frozenset(np.flatnonzero(np.bincount(reading.labels(mask).ravel())).tolist())
-        return Inspection((), grey, labels=labels, as_stored=as_stored)
+            found: Evidence | frozenset[int] = examine(reading.levels(mask), two_only=reading.cut is None)
+        else:
+            found = frozenset(np.unique(reading.labels(mask)).tolist())
     except ValueError as error:
-        return Inspection((f"{pair.mask}: {error}",))
+        raise ValueError(f"{pair.mask}: {error}") from error
+    return Inspection(fitting, may_be_grey and is_grey(on_black(image)), found)
 
 
 def judge(
     dataset: Dataset,
     pairs: Sequence[SourcePair],
-    inspections: Sequence[Inspection],
+    inspections: Sequence[Inspection | None],
     test: frozenset[str],
     report: Report,
 ) -> MaskReading:
@@ -61,9 +76,9 @@ def judge(
     Args:
         dataset: Its `reading` may leave the cut open.
         pairs: All pairs of the data set.
-        inspections: The inspection of each pair.
+        inspections: The inspection of each pair; None for a pair with a problem, which `report` has already.
         test: The names of the cases for testing.
-        report: Gets the problems, the warnings, and the rule for the masks.
+        report: The function adds problems, warnings, and the rule for the masks.
     """
     counts = Counter(pair.part for pair in pairs)
     report.warnings += [
@@ -72,10 +87,10 @@ def judge(
         for part, expected in dataset.counts.items()
         if counts[part] != expected
     ]
-    seen = list(zip(pairs, inspections, strict=True))
-    problems = [problem for inspection in inspections for problem in inspection.problems]
-    stored = [pair.name for pair, inspection in seen if inspection.as_stored]
-    if unclear := [pair.name for pair, inspection in seen if inspection.is_unclear]:
+    seen = [(pair, inspection) for pair, inspection in zip(pairs, inspections, strict=True) if inspection]
+    problems: list[str] = []
+    stored = [pair.name for pair, inspection in seen if inspection.exif == "stored"]
+    if unclear := [pair.name for pair, inspection in seen if inspection.exif is None]:
         others = f" ({len(stored)} other pairs fit as stored only)" if stored else ""
         problems.append(
             f"{_listed(unclear)}: image and mask differ in their EXIF orientation, and fit each other both ways"
@@ -90,7 +105,7 @@ def judge(
     if training & foreground.keys():
         missing = [name for label, name in foreground.items() if label not in training]
         report.warnings += [f"label {name}: is in no training mask" for name in missing]
-    elif present and not problems:
+    elif present and len(seen) == len(pairs) and not problems:
         problems.append("all training masks are empty: there is nothing to learn")
     if stored:
         report.warnings.append(
@@ -108,8 +123,8 @@ def _judge_masks(
     reading = dataset.reading
     if not isinstance(reading, TwoLevels):
         report.masks = f"label maps of {reading.named(dataset.labels)}"
-        return reading, {pair.name: inspection.labels for pair, inspection in seen if inspection.labels}
-    masks = [(pair, inspection.evidence) for pair, inspection in seen if inspection.evidence]
+        return reading, {pair.name: found.mask for pair, found in seen if isinstance(found.mask, frozenset)}
+    masks = [(pair, found.mask) for pair, found in seen if isinstance(found.mask, Evidence)]
     decided, report.masks, unclear = decide_cut([(pair.mask, evidence) for pair, evidence in masks], reading)
     assert decided.cut is not None
     problems += unclear

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,25 +22,21 @@ from PIL import Image, ImageOps
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import whole_file
 from nnunetv2_guidino.printable import printable
-from nnunetv2_guidino.tools.conversion.checking import inspect, judge
+from nnunetv2_guidino.tools.conversion.checking import inspect, judge, try_all
 from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report, Split
 from nnunetv2_guidino.tools.conversion.image_files import Exif
 from nnunetv2_guidino.tools.conversion.labels import Labels
 from nnunetv2_guidino.tools.conversion.masks import TwoLevels
 from nnunetv2_guidino.tools.conversion.pairing import find_pairs
 from nnunetv2_guidino.tools.conversion.raw_folder import (
-    complete_or_absent,
-    install_splits,
     next_command,
     outdated_results,
-    problems_of_splits,
     problems_of_target,
+    raw_folder,
     target_folder,
-    warnings_of_leftovers,
 )
 from nnunetv2_guidino.tools.conversion.sources import list_files
 from nnunetv2_guidino.tools.conversion.splits import FEWEST, read_split
-from nnunetv2_guidino.tools.conversion.workers import map_cases
 from nnunetv2_guidino.tools.conversion.writing import MOST_PIXELS, Size, Treatment, draw_outline, write_dataset
 
 PREVIEW_SIDE = 320  # pixels of a picture in the preview
@@ -98,7 +98,7 @@ def convert(
     dataset = _complete(dataset, sources[0].absolute(), name, labels, cut)
     _check_options(processes, resize, preview)
     target = target_folder(output, dataset.id if dataset_id is None else dataset_id, dataset.name)
-    report = Report(target, warnings=warnings_of_leftovers(target))
+    report = Report(target)
     pairs, split_files = find_pairs(dataset, list_files(sources), report)
     if split_lists:
         split = read_split(split_lists, pairs, report.problems)
@@ -106,23 +106,21 @@ def convert(
         split = dataset.split(pairs, split_files, report.problems)
     else:
         split = Split(frozenset(pair.name for pair in pairs if pair.part == dataset.test_part))
-    report.problems += problems_of_target(target, overwrite)
-    if not overwrite:
-        report.problems += problems_of_splits(target, split)
+    report.problems += problems_of_target(target, split, overwrite)
     training = [pair.name for pair in pairs if pair.name not in split.test]
     if pairs and not training:
         report.problems.append("there are no training cases")
     check = partial(inspect, reading=dataset.reading, may_be_grey=dataset.may_be_grey, exif=exif)
-    inspections = map_cases(check, pairs, processes, "checking")
+    inspections, problems = try_all(check, pairs, processes, "checking")
+    report.problems += problems
     reading = judge(dataset, pairs, inspections, split.test, report)
     if report.problems:
         raise RefusedError(report)
 
-    grey = dataset.may_be_grey and all(inspection.is_grey for inspection in inspections)
+    grey = dataset.may_be_grey and all(found.is_grey for found in inspections if found)
     treatment = Treatment(reading, "L" if grey else "RGB", exif, resize)
-    with complete_or_absent(target, overwrite) as folder:
+    with _sigterm_as_exit(), raw_folder(target, split, overwrite) as folder:
         write_dataset(folder, target.name, dataset, pairs, split, treatment, processes)
-    install_splits(target)
     if preview:
         _draw_preview(target, training, preview)
     report.training, report.test = len(training), len(split.test)
@@ -161,6 +159,19 @@ def _check_options(processes: int, resize: Size | None, preview: Path | None) ->
         raise GuidinoError(f"--preview {preview}: expected a name that ends in .png")
     if preview and not preview.absolute().parent.is_dir():
         raise GuidinoError(f"--preview {preview}: there is no folder {preview.absolute().parent}")
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that the unfinished folder is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _draw_preview(target: Path, cases: Sequence[str], file: Path) -> None:

@@ -6,17 +6,14 @@ import io
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nnunetv2_guidino.files import download_fault
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF")  # Pillow's other decoders start programs and are less tested
 ORIENTATION = 0x0112  # EXIF tag
 Exif = Literal["stored", "upright"]
-
-
-class UnclearOrientationError(ValueError):
-    """Image and mask differ in their EXIF orientation, and their sizes match both as stored and upright."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,21 @@ class Picture:
 
 
 def decode(file: SourceFile, deep: bool = False) -> Picture:
-    """Decode the whole picture; `deep` allows more than 8 bits of grey. Raises ValueError or OSError."""
-    image = _open(file.read())
+    """Decode the whole picture; `deep` allows more than 8 bits of grey. Raises ValueError that names the file."""
+    try:
+        return _decode(file.read(), deep)
+    except Exception as error:  # each of Pillow's decoders raises its own errors for a damaged file
+        fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{file}: {fault}") from error
+
+
+def _decode(data: bytes, deep: bool) -> Picture:
+    if fault := download_fault(data[:1024]) if data else "is empty":
+        raise ValueError(fault)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"is no image of the kinds {', '.join(FORMATS)}, or it is damaged") from None
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # the other frames of an MPO are thumbnails
         raise ValueError("holds several pictures, expected one")
     # Pillow reads 16-bit colours as 8-bit colours; only the tiles show the depth in the file
@@ -53,49 +63,32 @@ def decode(file: SourceFile, deep: bool = False) -> Picture:
     return Picture(image, orientation if orientation in range(2, 9) else 1)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    if not data:
-        raise ValueError("is empty")
-    if data.startswith(b"version https://git-lfs"):
-        raise ValueError("is a Git LFS pointer; fetch the file with: git lfs pull")
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        reason = "it is a web page" if data.lstrip()[:5].lower() in (b"<!doc", b"<html") else "or it is damaged"
-        raise ValueError(f"is no image of the kinds {', '.join(FORMATS)}; {reason}") from None
-
-
-def try_decode(file: SourceFile, deep: bool = False) -> Picture | str:
-    """Return the picture, or one line on the file and its fault."""
-    try:
-        return decode(file, deep)
-    except Exception as error:  # each of Pillow's decoders raises its own errors for a damaged file
-        return f"{file}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
-
-
-def read_pair(pair: SourcePair, exif: Exif | None = None) -> tuple[Image.Image, Image.Image, bool]:
-    """Read image and mask in one size, and return whether they are as stored instead of upright.
+def read_pair(pair: SourcePair, exif: Exif | None = None) -> tuple[Image.Image, Image.Image, Exif | None]:
+    """Read image and mask in one size, and return whether they are upright or as stored.
 
     They are upright, unless their EXIF orientations differ and only the stored pixels have equal sizes. Where both
-    readings have equal sizes, `exif` decides.
+    readings have equal sizes, `exif` decides; without it None is returned instead of a reading.
 
     Raises:
-        UnclearOrientationError: If both readings have equal sizes, and `exif` is None.
         ValueError: If a file cannot be read, or the sizes differ in both readings; with a line for each file.
     """
-    image, mask = try_decode(pair.image), try_decode(pair.mask, deep=True)
-    if isinstance(image, str) or isinstance(mask, str):
-        raise ValueError("\n".join(problem for problem in (image, mask) if isinstance(problem, str)))
-    upright_fits = image.upright.size == mask.upright.size
-    stored_fits = image.orientation != mask.orientation and image.stored.size == mask.stored.size
-    if not upright_fits and not stored_fits:
+    pictures, problems = [], []
+    for file in (pair.image, pair.mask):
+        try:
+            pictures.append(decode(file, deep=file is pair.mask))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    image, mask = pictures
+    fitting: list[Exif] = ["upright"] if image.upright.size == mask.upright.size else []
+    if image.orientation != mask.orientation and image.stored.size == mask.stored.size:
+        fitting.append("stored")
+    if not fitting:
         sizes = "image {}×{}, mask {}×{}".format(*image.upright.size, *mask.upright.size)
         raise ValueError(f"{pair.image}: image and mask differ in size ({sizes}; width × height, upright after EXIF)")
-    if upright_fits and stored_fits and exif is None:
-        raise UnclearOrientationError
-    if stored_fits and not (upright_fits and exif == "upright"):
-        return image.stored, mask.stored, True
-    return image.upright, mask.upright, False
+    chosen = fitting[0] if len(fitting) == 1 else exif
+    return (image.stored, mask.stored, chosen) if chosen == "stored" else (image.upright, mask.upright, chosen)
 
 
 def on_black(image: Image.Image) -> Image.Image:

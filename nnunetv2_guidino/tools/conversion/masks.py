@@ -90,7 +90,7 @@ class Evidence:
 
     @property
     def is_one_level(self) -> bool:
-        """Whether the mask does not show two levels."""
+        """True if the mask does not show two levels."""
         return self.highest - self.lowest <= (0 if self.levels <= FEW else self.highest / 8)
 
     def labels(self, cut: float) -> frozenset[int]:

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import product
 
-from nnunetv2_guidino.files import LONGEST
 from nnunetv2_guidino.printable import printable
 from nnunetv2_guidino.tools.conversion.dataset import Dataset, Report
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, SourcePair
 
+LONGEST = 255  # bytes in the name of a file
 Files = dict[tuple[str, str], SourceFile]  # by part and stem
 Affix = tuple[str, str]  # beginning and ending of names; one of them is empty
 
@@ -37,7 +37,7 @@ def find_pairs(
         SourcePair(dataset.case_name.format(part=part, stem=stem), part, images[part, stem], masks[part, stem])
         for part, stem in sorted(images.keys() & masks.keys())
     ]
-    report.problems += _problems_of_names(pairs)
+    report.problems += problems_of_names([(pair.name, pair.image) for pair in pairs], ".png")
     return pairs, split_files
 
 
@@ -124,20 +124,15 @@ def _problems_of_pairing(images: Files, masks: Files) -> list[str]:
     return [problem for _, problem in sorted(alone)]
 
 
-def _problems_of_names(pairs: list[SourcePair]) -> list[str]:
+def problems_of_names(cases: Iterable[tuple[str, SourceFile]], ending: str) -> list[str]:
+    """Return a line for each image that cannot be a case of nnU-Net by its name."""
     problems = []
-    first: dict[str, SourcePair] = {}
-    for pair in pairs:
-        if first.setdefault(pair.name, pair) is not pair:
-            problems.append(f"{pair.image}: would be the case {pair.name}, like {first[pair.name].image}; rename one")
-        if problem := name_problem(pair.name, ".png"):
-            problems.append(f"{pair.image}: {problem}")
+    first: dict[str, SourceFile] = {}
+    for name, image in cases:
+        if first.setdefault(name, image) is not image:
+            problems.append(f"{image}: would be the case {printable(name)}, like {first[name]}; rename one")
+        if not name.isprintable():
+            problems.append(f"{image}: its name has letters that cannot be printed ({printable(name)}); rename it")
+        elif len(f"{name}_0000{ending}".encode()) > LONGEST:
+            problems.append(f"{image}: its name is too long; with _0000{ending} it has more than {LONGEST} bytes")
     return problems
-
-
-def name_problem(name: str, ending: str) -> str:
-    """Return why a name cannot be a case of nnU-Net; "" if it can."""
-    if not name.isprintable():
-        return f"its name has letters that cannot be printed ({printable(name)}); rename it"
-    too_long = len(f"{name}_0000{ending}".encode()) > LONGEST
-    return f"its name is too long; with _0000{ending} it has more than {LONGEST} bytes" if too_long else ""

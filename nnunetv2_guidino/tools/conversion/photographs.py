@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, whole_folder
+from nnunetv2_guidino.files import whole_folder
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
 from nnunetv2_guidino.printable import printable
+from nnunetv2_guidino.tools.conversion.checking import try_all
 from nnunetv2_guidino.tools.conversion.dataset import IMAGE_SUFFIX
-from nnunetv2_guidino.tools.conversion.image_files import as_image, is_grey, on_black, try_decode
-from nnunetv2_guidino.tools.conversion.pairing import name_problem, normalised
+from nnunetv2_guidino.tools.conversion.image_files import as_image, decode, is_grey, on_black
+from nnunetv2_guidino.tools.conversion.pairing import normalised, problems_of_names
 from nnunetv2_guidino.tools.conversion.sources import SourceFile, list_files
-from nnunetv2_guidino.tools.conversion.workers import map_cases
 from nnunetv2_guidino.tools.conversion.writing import MOST_PIXELS, Size, no_formula, resized, save_new, write_mapping
 
 ENDINGS = (".png", ".bmp", ".tif")  # of the pictures that nnU-Net reads and writes
@@ -41,41 +43,39 @@ def read_model_input(model: Path) -> ModelInput:
         GuidinoError: If there is no such file, or the model does not take pictures in colour or grey.
     """
     file = model / "dataset.json"
-    description = read_json(file, dict)
-    channels, ending, size = (description.get(key) for key in ("channel_names", "file_ending", "resized_to"))
-    if not isinstance(channels, dict) or not isinstance(ending, str):
-        raise GuidinoError(f"{file}: expected the keys channel_names and file_ending, as nnU-Net writes them")
-    if ending not in ENDINGS:
-        raise GuidinoError(f"{file}: the model takes {ending} files; pictures become {', '.join(ENDINGS)}")
-    names = [str(name) for name in channels.values()]
+    description = read_dataset_json(file, "channel_names", "file_ending")
+    if description["file_ending"] not in ENDINGS:
+        taken = description["file_ending"]
+        raise GuidinoError(f"{file}: the model takes {taken} files; pictures become {', '.join(ENDINGS)}")
+    names = [str(name) for name in description["channel_names"].values()]
     if len(names) not in MODES or (len(names) > 1 and not {name.lower() for name in names} <= COLOURS):
         raise GuidinoError(
             f"{file}: the model has the channels {', '.join(names)}; pictures have one channel of grey, or R, G, B"
         )
     # data sets converted by 0.1.0 have the size in their description only
     words = re.search(r"Resized to (\d+) × (\d+) pixels \(height × width\)", str(description.get("description")))
-    if size is None and words:
-        size = [int(words[1]), int(words[2])]
-    if size is None:
-        return ModelInput(MODES[len(names)], ending, None)
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-        raise GuidinoError(f"{file}: resized_to is {size!r}; expected [height, width]")
-    if size[0] * size[1] > MOST_PIXELS:
-        raise GuidinoError(f"{file}: resized_to is {size!r}; expected at most {MOST_PIXELS:,} pixels")
-    return ModelInput(MODES[len(names)], ending, (size[0], size[1]))
+    size = description.get("resized_to", [int(side) for side in words.groups()] if words else None)
+    if size is not None:
+        is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+        if not is_size or math.prod(size) > MOST_PIXELS:
+            raise GuidinoError(
+                f"{file}: resized_to is {size!r}; expected [height, width], at most {MOST_PIXELS:,} pixels"
+            )
+        size = tuple(size)
+    return ModelInput(MODES[len(names)], description["file_ending"], size)
 
 
 @dataclass
-class ImagesReport:
-    """The result of a conversion of images, and the next steps."""
+class PicturesReport:
+    """The result of a conversion of images or predictions, and the next steps."""
 
     folder: Path
-    cases: int = 0
+    cases: int
     notes: list[str] = field(default_factory=list)
     next_commands: list[str] = field(default_factory=list)
 
 
-def convert_images(sources: Sequence[Path], model: Path, output: Path, processes: int = 1) -> ImagesReport:
+def convert_images(sources: Sequence[Path], model: Path, output: Path, processes: int = 1) -> PicturesReport:
     """Convert images without masks to a trained model's channels and file ending.
 
     They become upright and keep their names. They also keep their sizes, unless a converter resized the training
@@ -93,14 +93,13 @@ def convert_images(sources: Sequence[Path], model: Path, output: Path, processes
     expected = read_model_input(model)
     cases, notes = _named_cases(sources, expected.ending)
     with whole_folder(output) as folder:
-        rows = map_cases(
-            partial(_write_image, folder=folder, expected=expected), [*cases.items()], processes, "writing"
-        )
-        refuse([row for row in rows if isinstance(row, str)])
-        write_mapping(folder / "mapping.csv", [row for row in rows if not isinstance(row, str)])
+        write = partial(_write_image, folder=folder, expected=expected)
+        rows, problems = try_all(write, cases, processes, "writing")
+        refuse(problems)
+        write_mapping(folder / "mapping.csv", [row for row in rows if row])
     if expected.size:
         notes.append("resized to {} × {} (height × width), as the training images were".format(*expected.size))
-    return ImagesReport(output, len(cases), notes, _next_commands(model, output))
+    return PicturesReport(output, len(cases), notes, _next_commands(model, output))
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -109,22 +108,19 @@ def refuse(problems: Sequence[str]) -> None:
         raise GuidinoError("\n".join([*problems, "Nothing was written."]))
 
 
-def _named_cases(sources: Sequence[Path], ending: str) -> tuple[dict[str, SourceFile], list[str]]:
-    """Return the images among the sources by the names of their cases, and notes on the other files."""
+def _named_cases(sources: Sequence[Path], ending: str) -> tuple[list[tuple[str, SourceFile]], list[str]]:
+    """Return the images among the sources with the names of their cases, and notes on the other files."""
     singles = [source.absolute() for source in sources if _is_image(source.name) and source.is_file()]
     files = list_files(source for source in sources if source.absolute() not in singles)
     files += [SourceFile(single.parent, single.name) for single in singles]
-    cases: dict[str, SourceFile] = {}
-    problems = []
-    for file in filter(lambda file: _is_image(file.name), files):
-        name = normalised(re.sub(rf"{IMAGE_SUFFIX}$", "", file.name.rpartition("/")[2]))
-        if cases.setdefault(name, file) is not file:
-            problems.append(f"{file}: has the same name as {cases[name]}; rename one")
-        if problem := name_problem(name, ending):
-            problems.append(f"{file}: {problem}")
+    cases = [
+        (normalised(re.sub(rf"{IMAGE_SUFFIX}$", "", PurePosixPath(file.name).name)), file)
+        for file in files
+        if _is_image(file.name)
+    ]
     if not cases:
         raise GuidinoError(f"{', '.join(str(source) for source in sources)}: no images found; expected png, jpg, …")
-    refuse(problems)
+    refuse(problems_of_names(cases, ending))
     return cases, [f"ignored: {file}" for file in files if not _is_image(file.name)]
 
 
@@ -132,15 +128,13 @@ def _is_image(name: str) -> bool:
     return re.search(rf"{IMAGE_SUFFIX}$", name) is not None
 
 
-def _write_image(case: tuple[str, SourceFile], folder: Path, expected: ModelInput) -> dict[str, Any] | str:
-    """Write an image, and return its row of mapping.csv; return its problem if it has one."""
+def _write_image(case: tuple[str, SourceFile], folder: Path, expected: ModelInput) -> dict[str, Any]:
+    """Write an image, and return its row of mapping.csv. Raises ValueError if the model cannot take it."""
     name, file = case
-    picture = try_decode(file)
-    if isinstance(picture, str):
-        return picture
-    if expected.mode == "L" and not is_grey(on_black(picture.upright)):
-        return f"{file}: is in colour, but the model was trained on grey images; save it as grey"
-    original = as_image(picture.upright, expected.mode)
+    picture = decode(file).upright
+    if expected.mode == "L" and not is_grey(on_black(picture)):
+        raise ValueError(f"{file}: is in colour, but the model was trained on grey images; save it as grey")
+    original = as_image(picture, expected.mode)
     image = resized(original, expected.size)
     save_new(image, folder / f"{name}_0000{expected.ending}")
     return {

@@ -5,38 +5,28 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json, read_text, whole_folder
-from nnunetv2_guidino.tools.conversion.image_files import try_decode
+from nnunetv2_guidino.files import read_text, whole_folder
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
+from nnunetv2_guidino.tools.conversion.checking import try_all
+from nnunetv2_guidino.tools.conversion.image_files import decode
 from nnunetv2_guidino.tools.conversion.labels import BACKGROUND, IGNORE
 from nnunetv2_guidino.tools.conversion.mask_levels import label_values
-from nnunetv2_guidino.tools.conversion.photographs import ENDINGS, refuse
+from nnunetv2_guidino.tools.conversion.photographs import ENDINGS, PicturesReport, refuse
 from nnunetv2_guidino.tools.conversion.sources import SourceFile
-from nnunetv2_guidino.tools.conversion.workers import map_cases
 from nnunetv2_guidino.tools.conversion.writing import Size, draw_outline, no_formula, save_new
 
 COLOURS = ("yellow", "cyan", "magenta", "lime", "orange", "deepskyblue")  # of the outlines, label by label
-Labels = Mapping[str, tuple[int, ...]]  # values by name; a region has several
+Labels = Mapping[str, list[int]]  # values by name; a region has several
 
 
-@dataclass
-class PredictionsReport:
-    """The result of a conversion of predictions."""
-
-    folder: Path
-    cases: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-def convert_predictions(predictions: Path, images: Path, output: Path, processes: int = 1) -> PredictionsReport:
+def convert_predictions(predictions: Path, images: Path, output: Path, processes: int = 1) -> PicturesReport:
     """Write masks/NAME.png with 0 and 255 (NAME_LABEL.png if there are several labels) and overlays/NAME.png.
 
     Masks have the sizes of the original images, which the mapping.csv of `convert_images` lists.
@@ -51,11 +41,11 @@ def convert_predictions(predictions: Path, images: Path, output: Path, processes
         GuidinoError: If a prediction cannot be read or has no image; nothing was written.
     """
     file = predictions / "dataset.json"
-    description = read_json(file, dict)
-    ending = description.get("file_ending")
+    description = read_dataset_json(file, "file_ending", "labels")
+    ending = description["file_ending"]
     if ending not in ENDINGS:
         raise GuidinoError(f"{file}: the folder holds {ending} files; expected pictures: {', '.join(ENDINGS)}")
-    labels = _read_labels(description.get("labels"), file)
+    labels = _foreground(description["labels"], file)
     names = sorted(file.name.removesuffix(ending) for file in predictions.glob(f"[!.]*{ending}"))
     if not names:
         raise GuidinoError(f"{predictions}: holds no predictions *{ending}")
@@ -65,23 +55,21 @@ def convert_predictions(predictions: Path, images: Path, output: Path, processes
         (folder / "overlays").mkdir()
         write = partial(_write, predictions=predictions, images=images, ending=ending, folder=folder, labels=labels)
         cases = [(name, sizes.get(no_formula(name))) for name in names]
-        refuse([problem for problem in map_cases(write, cases, processes, "writing") if problem])
-    report = PredictionsReport(output, len(names))
+        refuse(try_all(write, cases, processes, "writing")[1])
+    report = PicturesReport(output, len(names))
     missing = sorted({file.name.removesuffix(f"_0000{ending}") for file in images.glob(f"*_0000{ending}")} - {*names})
     if missing:
         report.notes.append(f"{len(missing)} images have no prediction; the first is {missing[0]}")
     return report
 
 
-def _read_labels(labels: Any, file: Path) -> Labels:
-    """Read the foreground labels and regions of a dataset.json."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, values in labels.items() if isinstance(labels, dict) else ():
-        values = values if isinstance(values, list) else [values]
-        if not all(type(value) is int for value in values):
-            raise GuidinoError(f"{file}: the label {name!r} is {values!r}; expected whole numbers")
-        if name not in (BACKGROUND, IGNORE):
-            found[name] = tuple(values)
+def _foreground(labels: Mapping[str, int | list[int]], file: Path) -> Labels:
+    """Return the values of the foreground labels and regions of a dataset.json."""
+    found = {
+        name: values if isinstance(values, list) else [values]
+        for name, values in labels.items()
+        if name not in (BACKGROUND, IGNORE)
+    }
     if not found:
         raise GuidinoError(f"{file}: expected the key labels with a label besides {BACKGROUND}")
     if len({_as_file_name(name) for name in found}) < len(found):
@@ -109,20 +97,18 @@ def _original_sizes(mapping: Path) -> dict[str, Size]:
 
 def _write(
     case: tuple[str, Size | None], predictions: Path, images: Path, ending: str, folder: Path, labels: Labels
-) -> str | None:
-    """Write the masks and the overlay of a case; return its problem if it has one."""
+) -> None:
+    """Write the masks and the overlay of a case. Raises ValueError if a file cannot be used."""
     name, size = case
     file = SourceFile(predictions, f"{name}{ending}")
-    prediction, picture = try_decode(file, deep=True), try_decode(SourceFile(images, f"{name}_0000{ending}"))
-    if isinstance(prediction, str) or isinstance(picture, str):
-        return prediction if isinstance(prediction, str) else str(picture)
+    prediction, picture = decode(file, deep=True), decode(SourceFile(images, f"{name}_0000{ending}"))
     try:
         values = label_values(prediction.stored, coloured=False)
     except ValueError as error:
-        return f"{file}: {error}"
+        raise ValueError(f"{file}: {error}") from error
     image = picture.upright.convert("RGB")
     if image.size != values.shape[::-1]:
-        return f"{file}: has {values.shape[::-1]} pixels, but its image {image.size} (width, height)"
+        raise ValueError(f"{file}: has {values.shape[::-1]} pixels, but its image {image.size} (width, height)")
     height, width = size or values.shape
     outline = 2 * max(1, min(image.size) // 250) + 1
     for position, (label, label_numbers) in enumerate(labels.items()):
@@ -131,4 +117,3 @@ def _write(
         mask_name = name if len(labels) == 1 else f"{name}_{_as_file_name(label)}"
         save_new(mask.resize((width, height), Image.Resampling.NEAREST), folder / "masks" / f"{mask_name}.png")
     save_new(image, folder / "overlays" / f"{name}.png")
-    return None

@@ -20,7 +20,7 @@ from nnunetv2_guidino.tools.conversion.dataset import Dataset, Split
 from nnunetv2_guidino.tools.conversion.image_files import Exif, as_image, read_pair
 from nnunetv2_guidino.tools.conversion.masks import MaskReading
 from nnunetv2_guidino.tools.conversion.sources import SourcePair
-from nnunetv2_guidino.tools.conversion.workers import map_cases
+from nnunetv2_guidino.workers import map_cases
 
 Size = tuple[int, int]  # height, width
 MOST_PIXELS = 2**27  # of a resized image

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.configuration import default_num_processes
-from tqdm import tqdm
 
-from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.images import stored_pixels
 from nnunetv2_guidino.tools.evaluation.cases import PredictedCase
 from nnunetv2_guidino.tools.evaluation.metrics import Empty, class_metrics
 from nnunetv2_guidino.tools.evaluation.reading import PairReader
 from nnunetv2_guidino.tools.evaluation.scored_labels import as_tuple
+from nnunetv2_guidino.workers import map_cases
 
 # Memory of a process: its libraries, and the bytes per pixel of a mask that is nearly all surface. Most masks need a
 # fourth of that (tests/tools/evaluation/test_memory.py).
@@ -71,15 +66,7 @@ def score_cases(scorer: Scorer, cases: Sequence[PredictedCase], processes: int |
     Raises:
         GuidinoError: For the first case that cannot be scored, or if a process died.
     """
-    workers = max(1, min(processes or affordable_processes(cases), len(cases)))
-    progress = partial(tqdm, total=len(cases), desc="evaluate", unit="case")
-    if workers == 1:
-        return list(progress(map(scorer, cases)))
-    try:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return list(progress(pool.map(scorer, cases, chunksize=max(1, min(16, len(cases) // workers)))))
-    except BrokenProcessPool as error:
-        raise GuidinoError("a process died, most likely because memory ran out; use -np 1") from error
+    return map_cases(scorer, cases, processes or affordable_processes(cases), "evaluate")
 
 
 def affordable_processes(cases: Sequence[PredictedCase]) -> int:

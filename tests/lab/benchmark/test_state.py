@@ -67,9 +67,10 @@ def test_nothing_there_is_not_begun(job):
 
 
 def test_who_holds_a_training_runs_it(job):
-    with lock_training(job.folder):
-        assert state_of(job) is State.RUNNING
-        assert lock_training(job.folder) is None
+    lock = lock_training(job.folder)
+    assert state_of(job) is State.RUNNING
+    assert lock_training(job.folder) is None
+    lock.release()
     assert state_of(job) is State.MISSING
 
 

@@ -73,7 +73,10 @@ LAYER = "token_encoder.vit.blocks.0.attention.query"
             lambda w: {**w, f"{LAYER}.lora_A.weight": torch.zeros(3, 32)},
             r"query.lora_A.weight has shape \(3, 32\), and",
         ),
-        (lambda w: {**w, f"{LAYER}.lora_A.weight": torch.full((8, 32), float("nan"))}, "NaN or infinity"),
+        (
+            lambda w: {**w, f"{LAYER}.lora_A.weight": torch.full((8, 32), float("nan"))},
+            "contains NaN or infinite values",
+        ),
     ],
 )
 def test_adapters_that_do_not_fit_are_refused(change, message, adapted_model, tmp_path, capsys):

@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, settings, messag
 def test_numbers_that_are_none_are_refused(start):
     network, folder = start("h2former")
     save_fake("h2former", folder, **{"layer1.0.conv1.weight": torch.full((8, 8, 3, 3), torch.nan)})
-    with pytest.raises(GuidinoError, match="layer1.0.conv1.weight holds numbers that are none"):
+    with pytest.raises(GuidinoError, match="layer1.0.conv1.weight contains NaN or infinite values"):
         network.load_pretrained()
 
 

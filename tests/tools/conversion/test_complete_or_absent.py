@@ -70,7 +70,7 @@ def test_disk_full_or_read_only(
 def test_target_below_a_file(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert convert("kvasir-seg", source, "-o", tmp_path / "file" / "raw") == 1
-    assert "could not be written" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_failed_rename_brings_the_old_data_set_back(
@@ -81,7 +81,7 @@ def test_failed_rename_brings_the_old_data_set_back(
     rename = Path.rename
 
     def fail_once(self: Path, target: Path) -> Path:
-        if ".incomplete-" in self.name:
+        if ".writing-" in str(self) and self.parent.name == "new":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(self, target)
 
@@ -111,7 +111,7 @@ def test_kill_in_the_middle(kill: signal.Signals, tmp_path: Path, nnunet: Path) 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300  # reached on failure only
-    while not list(nnunet.glob(".*/imagesTr/*.png")):
+    while not list(nnunet.glob(".writing-*/new/*/imagesTr/*.png")):
         assert process.poll() is None, "the conversion ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -127,4 +127,5 @@ def test_kill_in_the_middle(kill: signal.Signals, tmp_path: Path, nnunet: Path) 
     for file in source.glob("*/b*"):
         file.unlink()
     assert convert("folder", source) == 0
+    assert names_in(nnunet) == ["Dataset500_source"], "the next conversion removes what a kill has left"
     assert names_in(nnunet / "Dataset500_source" / "labelsTr") == ["a.png"]

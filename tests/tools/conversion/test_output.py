@@ -13,7 +13,7 @@ import pytest
 from pairs import convert, draw_mask, make_pairs, names_in
 from PIL import Image
 
-from nnunetv2_guidino.tools.conversion import workers
+from nnunetv2_guidino import workers
 
 
 def read_mapping(target: Path) -> list[dict[str, str]]:

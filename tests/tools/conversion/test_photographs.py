@@ -120,8 +120,8 @@ MODELS = {
     "volumes": ({"file_ending": ".nii.gz"}, "takes .nii.gz files"),
     "two channels": ({"channel_names": {"0": "R", "1": "G"}}, "has the channels R, G"),
     "no colours": ({"channel_names": {"0": "T1", "1": "T2", "2": "PD"}}, "has the channels T1, T2, PD"),
-    "no channels": ({"channel_names": None}, "expected the keys channel_names and file_ending"),
-    "no ending": ({"file_ending": 5}, "expected the keys channel_names and file_ending"),
+    "no channels": ({"channel_names": None}, "channel_names is None; expected an object of channels"),
+    "no ending": ({"file_ending": 5}, 'file_ending is 5; expected a text such as ".png"'),
     "bad size": ({"resized_to": [0, 5]}, "resized_to is [0, 5]; expected [height, width]"),
 }
 
@@ -148,7 +148,7 @@ def test_all_that_is_wrong_with_images(tmp_path: Path, capsys: Capture) -> None:
     assert names_in(tmp_path) == ["model", "photos"]
     save(draw_image(), source / "sub" / "empty.jpg")
     assert convert("images", source, "-m", model, "-o", tmp_path / "new") == 1
-    assert "has the same name as" in capsys.readouterr().err
+    assert "empty.jpg: would be the case empty, like" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["model", "photos"])
@@ -184,8 +184,11 @@ def test_images_in_a_zip_by_workers(tmp_path: Path) -> None:
 
 
 PREDICTIONS = {
-    "no labels": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".png"}'), "expected the key labels"),
-    "volumes": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".nii.gz"}'), "holds .nii.gz files"),
+    "no labels": (lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".png"}'), "has no labels; expected"),
+    "volumes": (
+        lambda p, _: (p / "dataset.json").write_text('{"file_ending": ".nii.gz", "labels": {"polyp": 1}}'),
+        "holds .nii.gz files",
+    ),
     "torn": (lambda p, _: (p / "dataset.json").write_text('{"file'), "is no JSON file, or was cut short"),
     "cut short": (
         lambda p, _: (p / "a.png").write_bytes((p / "a.png").read_bytes()[:60]),

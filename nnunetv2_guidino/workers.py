@@ -42,16 +42,16 @@ def map_cases(function: Callable[[Item], Result], items: Sequence[Item], process
     if processes < 1:
         raise GuidinoError(f"-np {processes}: expected a number from 1 on")
     bar = partial(tqdm, total=len(items), desc=title, unit=" cases")
-    if processes == 1:
+    workers = min(processes, len(items))
+    if workers <= 1:
         return list(bar(map(function, items)))
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, max(len(items), 1)), context, _end_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
         return list(bar(pool.map(function, items)))
     except BrokenProcessPool:
         raise GuidinoError(
-            "a worker process was killed; if memory ran out, try fewer processes (-np). A script that calls convert() "
-            'with processes > 1 must do so below `if __name__ == "__main__":`'
+            "a worker process was killed; if memory ran out, use fewer processes (-np). A script that asks for several "
+            'processes must do so below `if __name__ == "__main__":`'
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
