@@ -22,11 +22,11 @@ def run(args: argparse.Namespace) -> int:
     """Print what is found, one line each; 1 if anything is wrong."""
     if args.train:
         from nnunetv2_guidino.devices import usable_device
-        from nnunetv2_guidino.tools.doctor.training import examine_training
+        from nnunetv2_guidino.tools.doctor.gpu_check import examine_training
 
         findings = examine_training(usable_device(args.device), args.all)
     else:
-        from nnunetv2_guidino.tools.doctor.examine import examine
+        from nnunetv2_guidino.tools.doctor.doctor import examine
 
         findings = examine()
     wrong = 0

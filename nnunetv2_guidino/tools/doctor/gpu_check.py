@@ -1,4 +1,4 @@
-"""Whether trainings and predictions work on this device: each check is a function of a rehearsal."""
+"""Check that trainings and predictions work on a device: each check is a function of a rehearsal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ from torch.multiprocessing.spawn import spawn
 
 import nnunetv2_guidino
 from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE
-from nnunetv2_guidino.tools.doctor.finding import Finding, reason
-from nnunetv2_guidino.tools.doctor.random_training import Prediction, temporary_folders
-from nnunetv2_guidino.tools.doctor.rehearsal import DATASET_JSON, GUIDED, PLAIN, Rehearsal, epoch, recompile
+from nnunetv2_guidino.printable import first_line
+from nnunetv2_guidino.tools.doctor.doctor import Finding
+from nnunetv2_guidino.tools.doctor.rehearsal import (
+    DATASET_JSON,
+    GUIDED,
+    PLAIN,
+    Prediction,
+    Rehearsal,
+    epoch,
+    recompile,
+    temporary_folders,
+)
 from nnunetv2_guidino.tools.plan.memory import estimate
 
 CPU = torch.device("cpu")
@@ -37,13 +46,13 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.a
 
 
 def finding(what: str, numbers: str, *wrong: str) -> Finding:
-    """Say the numbers and, where some miss, which."""
+    """Return a finding of these numbers; each text of `wrong` that is not empty names a number that is wrong."""
     missed = [text for text in wrong if text]
     return Finding(what, numbers, f"{'; '.join(missed)}: {REPORT}" if missed else None)
 
 
 def step_agrees_with_the_cpu(rehearsal: Rehearsal) -> Finding:
-    """An eager step beside the same one in float32 on the CPU: loss and the gradients of each part."""
+    """Compare an eager step with the same step in float32 on the CPU: loss and the gradients of each part."""
     ours, reference = rehearsal.trainer(), rehearsal.trainer(CPU)
     reference.bare_network().token_encoder.eval()  # a CPU predicts in float32
     losses = [_finite_step(trainer, rehearsal) for trainer in (ours, reference)]
@@ -62,7 +71,7 @@ def step_agrees_with_the_cpu(rehearsal: Rehearsal) -> Finding:
 
 
 def _finite_step(trainer: Any, rehearsal: Rehearsal) -> float:
-    """Loss of the first step whose gradients are finite; the others change nothing but the loss scale."""
+    """Return the loss of the first step with finite gradients; the steps before it change only the loss scale."""
     batch = rehearsal.batch(trainer)
     for _ in range(8):
         loss = float(trainer.train_step(batch)["loss"])
@@ -84,7 +93,7 @@ def _cosine(first: Tensor, second: Tensor) -> float:
 
 
 def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
-    """One whole graph, compiled once; the loss falls, and GradScaler skips few steps."""
+    """Check that one whole graph is compiled once, that the loss falls, and that GradScaler skips few steps."""
     torch._dynamo.reset()
     counters.clear()
     trainer = rehearsal.trainer(compiled=True)
@@ -109,7 +118,7 @@ def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
 
 
 def backward_formats(rehearsal: Rehearsal) -> Finding:
-    """Products that ran in bfloat16 or float32 are differentiated so, with LoRA, also in a compiled backward pass."""
+    """Check that a compiled backward pass with LoRA keeps the format of encoder and similarity: no float16."""
     torch._dynamo.reset()
     found = {"forward": Counter[str](), "backward": Counter[str]()}
 
@@ -140,7 +149,7 @@ def _is_never_in_float16(node: torch.fx.Node) -> bool:
 
 
 def no_waits(rehearsal: Rehearsal) -> Finding:
-    """No line of this package makes the host wait for the GPU in a step."""
+    """Check that no line of this package makes the host wait for the GPU in a step."""
     trainer = rehearsal.trainer()
     batch = rehearsal.batch(trainer)
     trainer.train_step(batch)
@@ -157,7 +166,7 @@ def no_waits(rehearsal: Rehearsal) -> Finding:
 
 
 def predictions(rehearsal: Rehearsal) -> Finding:
-    """A prediction beside the CPU's; and that of a third fold, with tokens from memory, beside one without."""
+    """Compare a prediction with the CPU's, and a third fold's with tokens from memory with one without."""
     trainer = rehearsal.trainer()
     for _ in range(rehearsal.steps):
         trainer.train_step(batch := rehearsal.batch(trainer))
@@ -186,7 +195,7 @@ def _logits(prediction: Prediction, weights: dict[str, Tensor], image: Tensor) -
 
 
 def memory(rehearsal: Rehearsal) -> Finding:
-    """The peak of what a guide adds, beside the estimate of `guidino plan`."""
+    """Compare the memory that a guide adds at the peak with the estimate of `guidino plan`."""
     peaks = []
     for name in (GUIDED, PLAIN):
         gc.collect()  # trainers are in circles
@@ -210,7 +219,7 @@ def memory(rehearsal: Rehearsal) -> Finding:
 
 
 def two_gpus(rehearsal: Rehearsal) -> Finding:
-    """Two processes train as `nnUNetv2_train -num_gpus 2` does, compiled; their weights stay the same."""
+    """Train with two processes as `nnUNetv2_train -num_gpus 2` does, compiled; their weights must stay the same."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(_on_one_of_two, args=(rehearsal, folder), nprocs=2)  # type: ignore[no-untyped-call]
         losses, weights = zip(*(torch.load(Path(folder) / f"{rank}.pt") for rank in (0, 1)), strict=True)
@@ -241,14 +250,14 @@ OF_VOLUMES: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, tw
 
 
 def rehearsal_on(device: torch.device) -> Rehearsal:
-    """The paper's patch and batch on a GPU; on a CPU one that takes seconds."""
+    """Return a rehearsal of the paper's patch and batch on a GPU, and of a few seconds on a CPU."""
     if device.type == "cuda":
         return Rehearsal(device)
     return Rehearsal(device, (64, 64), batch_size=2, steps=4, guide={"min_input_size": 64})
 
 
 def volumes_on(device: torch.device) -> Rehearsal:
-    """Volumes with LoRA; on a GPU of more slices than are encoded at once, so that there are two parts."""
+    """Return a rehearsal of volumes with LoRA, on a GPU with more slices than are encoded at once: two parts."""
     if device.type == "cuda":
         slices = TOKENS_AT_ONCE // 256  # of 256 tokens each; in a batch of two
         return Rehearsal(device, (slices, 128, 128), batch_size=2, steps=5, guide=LORA, features=16)
@@ -256,11 +265,11 @@ def volumes_on(device: torch.device) -> Rehearsal:
 
 
 def examine_training(device: torch.device, everything: bool = False) -> Iterator[Finding]:
-    """Every check that makes sense on the device, one after the other; whatever fails is a finding too.
+    """Yield the findings of all checks for the device in turn; a check that fails is a finding too.
 
     Args:
         device: "cpu" or "cuda".
-        everything: Volumes and two GPUs too.
+        everything: Check volumes and two GPUs, too.
     """
     rehearsal = rehearsal_on(device)
     patch = "×".join(map(str, rehearsal.patch_size))
@@ -287,5 +296,5 @@ def _run(check: Callable[[Rehearsal], Finding], rehearsal: Rehearsal, prefix: st
         with temporary_folders():
             found = check(rehearsal)
     except Exception as error:
-        return Finding(f"{prefix}{check.__name__}", f"fails: {type(error).__name__}: {reason(error)}", REPORT)
+        return Finding(f"{prefix}{check.__name__}", f"fails: {type(error).__name__}: {first_line(error)}", REPORT)
     return replace(found, what=prefix + found.what)
