@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the guides and print what they score."""
-    from nnunetv2_guidino.tools.guide.guide_export import guide
-    from nnunetv2_guidino.tools.guide.scores import summary
+    from nnunetv2_guidino.tools.guide.guide_export import guide, summary
 
     shown = guide(
         model=args.m,
