@@ -101,8 +101,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _probe(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.lab.probe.probe import best, prepare
-    from nnunetv2_guidino.lab.probe.probe_report import table
+    from nnunetv2_guidino.lab.probe.probe import best, prepare, table
 
     probe = prepare(
         dataset=args.dataset,

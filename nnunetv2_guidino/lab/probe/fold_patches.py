@@ -1,4 +1,4 @@
-"""Patches of a fold's preprocessed cases, as training would see them before augmentation."""
+"""Cut patches from a fold's preprocessed cases, as training sees them before augmentation."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ NNUNET_FOLDS = 5
 
 @dataclass(frozen=True)
 class Fold:
-    """Where a fold's preprocessed cases lie and what is in them.
+    """The preprocessed cases of one fold.
 
     Args:
-        folder: With the preprocessed cases of one configuration.
-        cases: Names by part, "train" and "val".
-        patch_size: (height, width) in pixels; of a volume's slices, its last two.
-        normalization_schemes: nnU-Net's, one per image channel.
-        foreground_labels: Of the classes, or whatever is in a region.
-        ignore_label: Of pixels that nobody annotated, if there is one.
+        folder: The folder of one configuration's preprocessed cases.
+        cases: The names of the cases of the parts "train" and "val".
+        patch_size: (height, width) in pixels of a patch, or of a slice of it.
+        normalization_schemes: nnU-Net's scheme for each image channel.
+        foreground_labels: The labels of the classes, or of all regions together.
+        ignore_label: The label of pixels that nobody annotated, if there is one.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Fold:
 
 
 def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: int) -> Fold:
-    """The fold that nnU-Net would train: of splits_final.json, or where that is missing, of nnU-Net's own split.
+    """Read the fold that nnU-Net would train, from splits_final.json or else from nnU-Net's own split.
 
     Raises:
         GuidinoError: If there are no such plans, configuration, preprocessed cases or fold.
@@ -85,7 +85,7 @@ def read_fold(dataset_folder: Path, plans_name: str, configuration: str, fold: i
 
 
 def _splits(file: Path, identifiers: list[str]) -> list[Any]:
-    """Of splits_final.json, or nnU-Net's own where it is missing."""
+    """Read splits_final.json, or return nnU-Net's own split if there is no such file."""
     if not file.is_file():
         if len(identifiers) < NNUNET_FOLDS:
             raise GuidinoError(
@@ -101,7 +101,7 @@ def _splits(file: Path, identifiers: list[str]) -> list[Any]:
 
 
 def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """`per_case` patches of each case, each around one of its foreground pixels, the same in every call.
+    """Yield `per_case` patches of each case around random foreground pixels; every call yields the same patches.
 
     Yields:
         image (n, h, w), float32, foreground (1, h, w), boolean, and valid (1, h, w), False where ignored
@@ -121,7 +121,7 @@ def patches(fold: Fold, part: str, per_case: int) -> Iterator[tuple[Tensor, Tens
 
 
 def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
-    """A case's image (n, z, y, x) and labels (z, y, x); raises GuidinoError for a damaged or foreign one."""
+    """Return a case's image (n, z, y, x) and labels (z, y, x); raise GuidinoError for a damaged or foreign case."""
     file = fold.folder / case
     with errors_in(file, "is no case as nnU-Net preprocesses it; run nnUNetv2_preprocess again"):
         for ending in (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl"):
@@ -136,7 +136,7 @@ def _load(fold: Fold, dataset: Any, case: str) -> tuple[Any, Any]:
 
 
 def _box_around(center: Any, shape: Sequence[int], patch_size: Sequence[int], draw: random.Random) -> list[list[int]]:
-    """A box with the center at a random place in it, inside the image where the image is large enough."""
+    """Return a box around the center, which has a random place in it; a large enough image holds the whole box."""
     box = []
     for position, side, size in zip(center[1:], shape[1:], patch_size, strict=True):
         start = min(max(int(position) - draw.randrange(size), 0), side - size)

@@ -42,11 +42,11 @@ class Result:
 
 
 class CachedTokens:
-    """Tokens of one part of a fold from several layers, in a file: every patch passes the encoder once.
+    """The tokens of one part of a fold from several layers, in a file: every patch passes the encoder once.
 
     Args:
-        encoder: Gives the layers' tokens concatenated.
-        layers: How many they are.
+        encoder: The encoder, which returns the layers' tokens concatenated.
+        layers: The number of layers.
     """
 
     def __init__(self, fold: Fold, part: str, per_case: int, encoder: TokenEncoder, layers: int, file: Path):
@@ -67,13 +67,13 @@ class CachedTokens:
             self.truth.masks[i], self.truth.valid[i] = mask, valid
 
     def of(self, layer: int, device: torch.device) -> tuple[Tensor, Annotation]:
-        """Of the layer at that place: tokens (N, C, h, w) in float16 and the truth about N patches."""
+        """Return the tokens (N, C, h, w) of the layer at this position, in float16, and the truth about N patches."""
         truth = Annotation(*(mask.to(device) for mask in self.truth))
         return torch.from_numpy(np.array(self.tokens[layer])).to(device), truth
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    """A file that is mapped into memory ends the process, without a word, when its disk is full."""
+    """Refuse a disk with too little space: a full disk under a mapped file kills the process without a message."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise GuidinoError(
@@ -83,7 +83,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: int) -> None:
-    """With nnU-Net's optimizer and schedule, on random batches."""
+    """Train with nnU-Net's optimizer and schedule, on random batches."""
     optimizer = torch.optim.SGD(book.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
     schedule = PolyLRScheduler(optimizer, 1e-2, -(-steps // STEPS_PER_EPOCH))
     for step in range(steps):
@@ -101,7 +101,7 @@ def train_tokenbook(book: TokenBook, tokens: Tensor, truth: Annotation, steps: i
 
 @torch.no_grad()
 def guide_dice(book: TokenBook, tokens: Tensor, truth: Annotation) -> float:
-    """Of all patches together, as the training logs it."""
+    """Return Dice of the guide over all patches together, as the training logs it."""
     total = {"guide_tp": 0, "guide_fp": 0, "guide_fn": 0}
     for start in range(0, len(tokens), BATCH):
         batch = slice(start, start + BATCH)
@@ -113,13 +113,13 @@ def guide_dice(book: TokenBook, tokens: Tensor, truth: Annotation) -> float:
 
 @dataclass(frozen=True)
 class Effort:
-    """How thoroughly to measure.
+    """The effort of a probe.
 
     Args:
-        seeds: TokenBooks trained per layer.
-        steps: Of each one's training.
-        per_case: Patches of each case.
-        device: Where.
+        seeds: The number of TokenBooks trained per layer.
+        steps: The steps of each training.
+        per_case: The number of patches of each case.
+        device: The device of encoder and TokenBook.
     """
 
     seeds: int
@@ -134,8 +134,8 @@ def measure(
     """Train a TokenBook on each layer's tokens at each input size.
 
     Args:
-        config: Its encoder, prototypes, similarity and readout are used.
-        layers: From 1; None for all.
+        config: The guide; its encoder, prototypes, similarity and readout are used.
+        layers: The layers, counted from 1; None for all.
 
     Raises:
         GuidinoError: If the encoder is not there or has no such layer.
@@ -146,7 +146,7 @@ def measure(
     layers = sorted(layers)
     config = replace(config, layer=layers)
     for size in sizes:
-        replace(config, min_input_size=size)  # refuses what is no size before time is spent on the others
+        replace(config, min_input_size=size)  # refuses an invalid size before time is spent on the others
     architecture = read_encoder_config(folder, config.layer)
     for size in sizes:
         encoder = TokenEncoder(architecture, config.layer, fold.normalization_schemes, size, max_input_size=size)
@@ -181,7 +181,7 @@ def _dice_of_seeds(
 
 
 def encoder_depth(folder: Path) -> int:
-    """Number of blocks, from the folder's config.json."""
+    """Return the number of blocks, from the folder's config.json."""
     architecture = read_encoder_config(folder, None)
     with torch.device("meta"):
         return TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 1).last_layer

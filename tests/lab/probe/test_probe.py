@@ -12,9 +12,8 @@ from tiny_encoders import DEPTH
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.probe.fold_patches import patches, read_fold
-from nnunetv2_guidino.lab.probe.probe import best, prepare
+from nnunetv2_guidino.lab.probe.probe import best, prepare, write_results
 from nnunetv2_guidino.lab.probe.probe import probe as ask
-from nnunetv2_guidino.lab.probe.probe_report import write_results
 from nnunetv2_guidino.lab.probe.probing import BATCH, Result, guide_dice, train_tokenbook
 from nnunetv2_guidino.model.guide.tokenbook import TokenBook
 from nnunetv2_guidino.model.losses.target import Annotation
