@@ -1,4 +1,4 @@
-"""What several architectures are built from: outputs as nnU-Net wants them, settings as plans hold them, resizing."""
+"""Building blocks of several architectures: outputs as nnU-Net wants them, settings as plans hold them, resizing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nnunetv2_guidino.model.networks.contract import Architecture, Description, 
 
 
 class Decoder(nn.Module):
-    """What nnU-Net looks for in a decoder: the switch of deep supervision, and heads that fine-tuning leaves out.
+    """A decoder as nnU-Net expects it: it has a switch of deep supervision, and heads that fine-tuning leaves out.
 
     Args:
         widths: Channels in front of each head, finest first.
-        num_classes: Of each head.
-        deep_supervision: nnU-Net's, who sets it anew later.
-        bias: Of the heads.
-        convolution: Of the heads.
+        num_classes: The number of classes of each head.
+        deep_supervision: The switch, which nnU-Net sets anew later.
+        bias: Give the heads a bias.
+        convolution: The class of the heads.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Decoder(nn.Module):
         self.seg_layers = nn.ModuleList(convolution(width, num_classes, 1, bias=bias) for width in widths)
 
     def one_of_list(self, segmentation: Tensor) -> Tensor | list[Tensor]:
-        """The one output there is, as a list while deep supervision is on."""
+        """Return the one output, as a list while deep supervision is on."""
         return [segmentation] if self.deep_supervision else segmentation
 
 
@@ -47,9 +47,9 @@ class OneOutput(Architecture):
     """An architecture for 2D with one output, which takes patches of any size.
 
     Args:
-        strides: As the plans hold them. nnU-Net reads them there; here they say how many dimensions there are.
-        features: Channels of what `encode` returns, finest first.
-        pretrained: As Architecture has it.
+        strides: The strides in the plans. nnU-Net reads them there; here they give the number of dimensions.
+        features: Channels of the features that `encode` returns, finest first.
+        pretrained: The source of the pretrained part, as in Architecture.
 
     Raises:
         GuidinoError: For volumes.
@@ -64,7 +64,7 @@ class OneOutput(Architecture):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """The strides with which nnU-Net gives one output weight one, and every setting."""
+        """Return all settings, and strides with which nnU-Net gives the one output weight one."""
         strides = [[1, 1]] + [[2, 2]] * (strides_for(outputs=1) - 1)
         return {"strides": strides, **with_defaults(cls, settings)}
 
@@ -74,10 +74,10 @@ class OneOutput(Architecture):
 
 
 def check_dimensions(architecture: type[Architecture], strides: Sequence[Sequence[int]]) -> int:
-    """How many dimensions the strides have.
+    """Return the number of dimensions of the strides.
 
     Raises:
-        GuidinoError: If the architecture does not live there.
+        GuidinoError: If the architecture does not support this number.
     """
     dimensions = len(strides[0])
     if dimensions not in architecture.dimensions:
@@ -90,10 +90,10 @@ def check_dimensions(architecture: type[Architecture], strides: Sequence[Sequenc
 
 
 def with_defaults(architecture: type[Architecture], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of an architecture, so that plans say them all: those given, and its own for the others.
+    """Return all settings of an architecture for the plans: the given settings, and the defaults of the others.
 
     Raises:
-        GuidinoError: For a setting that it does not have.
+        GuidinoError: If the architecture has no setting of a given name.
     """
     parameters = dict(inspect.signature(architecture).parameters)
     for name in ("input_channels", "num_classes", "deep_supervision", "strides"):  # nnU-Net's, and planned ones
@@ -109,7 +109,7 @@ def with_defaults(architecture: type[Architecture], settings: Mapping[str, Any])
 
 
 def resized(tensor: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Bilinear, or trilinear; as it is where the size is right.
+    """Resize bilinearly or trilinearly; return a tensor of the right size as it is.
 
     Shape:
         (B, C, *any) -> (B, C, *size)
@@ -121,7 +121,7 @@ def resized(tensor: Tensor, size: Sequence[int], align_corners: bool = False) ->
 
 
 def cropped(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """The first of each axis: what lies behind is padding.
+    """Cut the padding behind `size` from each axis.
 
     Shape:
         (B, C, *at least size) -> (B, C, *size)
@@ -131,7 +131,7 @@ def cropped(tensor: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def padded(tensor: Tensor, multiple: int) -> Tensor:
-    """With zeros behind, so that both sides are multiples.
+    """Pad with zeros behind, so that both sides are multiples.
 
     Shape:
         (B, C, H, W) -> (B, C, ⌈H / multiple⌉ · multiple, ⌈W / multiple⌉ · multiple)
@@ -141,17 +141,17 @@ def padded(tensor: Tensor, multiple: int) -> Tensor:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """The channels last: (B, C, H, W) -> (B, H, W, C)."""
+    """Move the channels to the end: (B, C, H, W) -> (B, H, W, C)."""
     return tensor.permute(0, 2, 3, 1)
 
 
 def channels_first(tensor: Tensor) -> Tensor:
-    """The channels first: (B, H, W, C) -> (B, C, H, W)."""
+    """Move the channels to the front: (B, H, W, C) -> (B, C, H, W)."""
     return tensor.permute(0, 3, 1, 2)
 
 
 def over_channels(layer: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """A layer for the last axis, applied to the channels.
+    """Apply a layer for the last axis to the channels.
 
     Shape:
         (B, C, H, W) -> (B, C', H, W)
@@ -160,12 +160,12 @@ def over_channels(layer: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
 
 
 def rising(rate: float, blocks: int) -> list[float]:
-    """Drop path's rate for each block: from zero to `rate`."""
+    """Return the rate of drop path for each block, rising from zero to `rate`."""
     return [rate * index / max(1, blocks - 1) for index in range(blocks)]
 
 
 def neighbour_mean(tensor: Tensor) -> Tensor:
-    """The mean of each pixel and those around it that lie within the image.
+    """Return the mean of each pixel and its neighbours within the image.
 
     Shape:
         (B, C, *any) -> the same

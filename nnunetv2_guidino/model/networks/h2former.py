@@ -28,20 +28,21 @@ from nnunetv2_guidino.model.networks.timm_weights import load_parts
 class H2Former(OneOutput):
     """H2Former for patches of any size and any number of channels.
 
-    Its channel attention weighs channels, inside the transformers' MLPs too, where the published code's weighs pixels.
+    Its channel attention weighs channels inside the transformers' MLPs, too; there the published code weighs pixels.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
-        window: Tokens along the height and the width of a window at every level; the published network's is a sixteenth
+        input_channels: The number of the patch's channels.
+        num_classes: The number of the output's classes.
+        deep_supervision: nnU-Net's switch.
+        strides: The strides in nnU-Net's plans.
+        window: Tokens along the height and the width of a window at every level; in the published network a sixteenth
             of the patch.
         width: Channels of the finest level; each level doubles them.
-        blocks: Of the ResNet at each level.
-        heads: Of the attention at each level, of two blocks.
-        drop_path: Of the last transformer block, rising from zero.
-        pretrained: A folder or a name on the hub with timm's ResNet of this width and these blocks; None: random.
+        blocks: The number of the ResNet's blocks at each level.
+        heads: The number of heads of the attention at each level, in two blocks.
+        drop_path: The rate of drop path in the last transformer block; it rises from zero.
+        pretrained: A folder or a name on the hub with timm's ResNet of this width and these blocks; None starts at
+            random.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -74,12 +75,12 @@ class H2Former(OneOutput):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """The window is a sixteenth of the planned patch."""
+        """Return all settings; the window is a sixteenth of the planned patch."""
         window = [math.ceil(side / 16) for side in configuration["patch_size"]]
         return super().planned(configuration, **{"window": window, **settings})
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
-        """The ResNet's."""
+        """Load the ResNet's weights."""
         resnet = self.encoder.resnet
         return load_parts(folder, name, [(resnet, "")], "conv1.weight", resnet.conv1.in_channels)
 
@@ -91,9 +92,10 @@ class H2Former(OneOutput):
 
 
 class H2Encoder(nn.Module):
-    """At each level: transformers on the sum of a ResNet stage and of convolutions of several scales.
+    """An encoder with transformers at each level, on the sum of a ResNet stage and of convolutions of several scales.
 
-    Both read the level above: the ResNet stage the transformers' output, the convolutions the same through a norm.
+    The ResNet stage reads the output of the transformers of the level above, and the convolutions read it through a
+    norm.
 
     Shape:
         (B, n, H, W) -> [(B, C_i, ⌈H / 2^(i + 1)⌉, ⌈W / 2^(i + 1)⌉), finest first]
@@ -135,10 +137,10 @@ class H2Encoder(nn.Module):
 
 
 class H2Decoder(Decoder):
-    """From the coarsest features up, each level joined with the encoder's.
+    """A decoder from the coarsest features up that joins each level with the encoder's features.
 
     Shape:
-        As H2Encoder returns them -> (B, classes, H, W)
+        the features of H2Encoder -> (B, classes, H, W)
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int, deep_supervision: bool):
@@ -159,7 +161,7 @@ class H2Decoder(Decoder):
 
 
 class MultiScale(nn.Module):
-    """Convolutions with kernels 2, 4, 8, … side by side, each to half the size, and channel attention on all.
+    """Convolutions with kernels 2, 4, 8, … side by side, which halve the size, and channel attention on all of them.
 
     Shape:
         (B, C, H, W) -> (B, sum of widths, ⌈H / 2⌉, ⌈W / 2⌉)
@@ -180,7 +182,7 @@ class MultiScale(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """x + x · a weight for each channel, from its mean and those of its two neighbours (ECA).
+    """x + x · a weight for each channel, computed from its mean and its two neighbours' means (ECA).
 
     Shape:
         (B, …, C) -> the same

@@ -1,4 +1,4 @@
-"""Architectures by name: what plans say to have one, and whether plans fit theirs."""
+"""Plan an architecture by its name, and check that plans fit their architecture."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nnunetv2_guidino.model.networks.contract import Architecture, describe
 
 
 def planned_architecture(name: str, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-    """The section "architecture" of a plans' configuration that makes nnU-Net build the architecture of that name.
+    """Return the section "architecture" of a configuration with which nnU-Net builds the architecture of that name.
 
     Args:
-        name: One of lists.ARCHITECTURES.
-        configuration: As nnU-Net planned it.
-        settings: The architecture's own, by name; its defaults for the others.
+        name: A name in lists.ARCHITECTURES.
+        configuration: The configuration that nnU-Net planned.
+        settings: Settings of the architecture; the others have their defaults.
 
     Raises:
-        GuidinoError: If there is no such architecture or setting, or it does not live in the configuration's
-            dimensions.
+        GuidinoError: If there is no such architecture or setting, or if the architecture does not support the
+            configuration's number of dimensions.
     """
     entry = lists.find(lists.ARCHITECTURES, name, "the architecture")
     architecture: type[Architecture] = entry.load()
@@ -39,14 +39,14 @@ def planned_architecture(name: str, configuration: Mapping[str, Any], /, **setti
 
 
 def check_configuration(network: nn.Module, configuration: Mapping[str, Any], deep_supervision: bool = True) -> None:
-    """Refuse to train on a patch that the network cannot take, or with outputs that nnU-Net would weigh wrongly.
+    """Check that the network can take the planned patch, and that nnU-Net weighs its outputs correctly.
 
     Args:
-        configuration: Of the plans.
-        deep_supervision: Whether nnU-Net's loss is to weigh several outputs; without, it reads no strides.
+        configuration: The configuration in the plans.
+        deep_supervision: Check the weights of several outputs, too; without deep supervision nnU-Net reads no strides.
 
     Raises:
-        GuidinoError: Naming what would work.
+        GuidinoError: If a check fails. The error names a patch size or number of strides that works.
     """
     description = describe(network)
     description.check_patch(configuration["patch_size"])

@@ -1,4 +1,4 @@
-"""nnWNet (CVPR 2025): a U-Net's path gone through twice, with a global branch beside each level; 2D and 3D."""
+"""nnWNet (CVPR 2025): two U-Nets one after the other, with a global branch beside each level; 2D and 3D."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ WIDTHS = {2: (16, 32, 64, 128, 256), 3: (32, 64, 128, 256, 320)}
 
 
 class NNWNet(Architecture):
-    """nnWNet, with as many levels as there are strides, and an output for each of them but the coarsest.
+    """nnWNet, with a level for each of the strides, and an output for each level but the coarsest.
 
-    Two encoders and two decoders follow each other, so that there is no one place between an encoder and a decoder: it
-    takes a guide at its input. What the paper calls attention is, in the published network, a mean over 3×3 pixels.
+    Two encoders and two decoders follow each other, so there is no single place between encoder and decoder, and the
+    network takes a guide at its input. The paper's attention is a mean over 3×3 pixels in the published network.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of each output.
-        deep_supervision: nnU-Net's.
-        strides: For each level, along each axis, the first being ones.
-        widths: Channels of each level; None are the paper's for five levels.
-        global_widths: Channels of the global branch at each level; None are half of `widths`.
+        input_channels: The number of the patch's channels.
+        num_classes: The number of each output's classes.
+        deep_supervision: nnU-Net's switch.
+        strides: The strides of each level along each axis; the first are ones.
+        widths: Channels of each level; None for the paper's, with five levels.
+        global_widths: Channels of the global branch at each level; None for half of `widths`.
         norm: "batch", as published, or "instance".
 
     Shape:
         (B, n, *size) -> (B, classes, *size), or with deep supervision a list of them at the strides
 
     Raises:
-        GuidinoError: If levels and widths do not match in number, or there is no such norm.
+        GuidinoError: If the numbers of levels and widths differ, or if there is no such norm.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NNWNet(Architecture):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """As many levels as there are widths, five without any, with the planned strides as far as they go."""
+        """Return all settings: a level for each width (five by default), and the planned strides as far as they go."""
         patch_size = configuration["patch_size"]
         widths = settings.setdefault("widths", list(WIDTHS[len(patch_size)]))
         settings.setdefault("global_widths", [channels // 2 for channels in widths])
@@ -102,7 +102,7 @@ class NNWNet(Architecture):
 
     @classmethod
     def planned_widths(cls, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """A level for each planned stage, as wide as that."""
+        """Return widths with a level for each planned stage, as wide as the stage."""
         planned = configuration["architecture"]["arch_kwargs"]
         if "features_per_stage" not in planned:
             raise GuidinoError(f"{cls.__name__} cannot be as wide as planned: the plans have no features_per_stage")
@@ -128,13 +128,13 @@ class NNWNet(Architecture):
         return [self._as_target(*output_scale, size) for output_scale in zip(outputs, self.scales, strict=False)]
 
     def _as_target(self, output: Tensor, scale: Sequence[int], size: Sequence[int]) -> Tensor:
-        """With the sides that nnU-Net's target has: it rounds them, where strided convolutions round up."""
+        """Resize to the sides of nnU-Net's target, which rounds them; strided convolutions round up."""
         sides = [side / by for side, by in zip(size, scale, strict=True)]
         return resized(cropped(output, [math.ceil(side) for side in sides]), [max(1, round(side)) for side in sides])
 
 
 class FirstEncoder(nn.Module):
-    """Goes down, and keeps what the global blocks make of each level.
+    """The first encoder: it returns the global blocks' features of each level, too.
 
     Shape:
         (B, L₀, *size) -> the coarsest (B, L_n, …), [(B, G_i, …) for each level]
@@ -158,7 +158,7 @@ class FirstEncoder(nn.Module):
 
 
 class FirstDecoder(nn.Module):
-    """Goes up: each level joins what comes from below with the first encoder's global features.
+    """The first decoder: each level joins the features from below with the first encoder's global features.
 
     Shape:
         the coarsest local, the globals -> the finest (B, L₀ + G₀, …), [globals of each level, the coarsest as it came]
@@ -183,7 +183,7 @@ class FirstDecoder(nn.Module):
 
 
 class SecondEncoder(nn.Module):
-    """Goes down again: each level joins what comes from above with the first decoder's global features.
+    """The second encoder: each level joins the features from above with the first decoder's global features.
 
     The finest level keeps the first decoder's global features, and the coarsest the first encoder's.
 
@@ -214,9 +214,9 @@ class SecondEncoder(nn.Module):
 
 
 class SecondDecoder(Decoder):
-    """Goes up again, with a head at each level but the coarsest.
+    """The second decoder, with a head at each level but the coarsest.
 
-    The finest head reads the last residual block; the others read the raised features of their level, before the
+    The finest head reads the last residual block. The other heads read their level's enlarged features before the
     second encoder's global features join them.
 
     Shape:

@@ -25,7 +25,7 @@ LAYERS = {
 
 
 class Residual(nn.Module):
-    """Two convolutions, added to a 1×1 of the input where the width changes, and a GELU behind that."""
+    """Two convolutions, added to the input (through a 1×1 convolution if the width changes), and a GELU."""
 
     def __init__(self, channels: int, width: int, layers: Layers):
         super().__init__()
@@ -46,7 +46,7 @@ class Residual(nn.Module):
 class GlobalBlock(nn.Module):
     """Mixes each pixel with the mean of its neighbours, then the channels of each pixel.
 
-    The published network mixes no neighbours where a volume has less than three slices; this one those that there are.
+    The published network mixes no neighbours in a volume of fewer than three slices; this one mixes those that exist.
     """
 
     def __init__(self, channels: int, width: int, layers: Layers):

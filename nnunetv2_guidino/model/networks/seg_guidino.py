@@ -13,14 +13,15 @@ from nnunetv2_guidino.model.networks.token_network import TokenNetwork, depth_of
 
 
 class SegGuiDINO(TokenNetwork):
-    """Seg-GuiDINO's network: the last layer's tokens, projected, gated there when it is guided, and decoded.
+    """Seg-GuiDINO's network: it projects the last layer's tokens and decodes them; a guide gates the projected tokens.
 
-    Unguided, its projection and the decoder's first convolution are one linear map: compare it with SegGuiDINOPartner.
+    Without a guide, its projection and the decoder's first convolution are one linear map. So compare a guided network
+    with SegGuiDINOPartner.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them.
         width: Channels of the projected tokens, a multiple of 32.
-        dropout: Of whole channels.
+        dropout: The rate of dropout of whole channels.
+        encoder_config: This setting and the others are TokenNetwork's.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -51,11 +52,11 @@ class SegGuiDINO(TokenNetwork):
 
     @classmethod
     def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
-        """The last block."""
+        """Return the last block alone."""
         return [depth_of(encoder_config)]
 
     def projected(self, channels: int, width: int) -> nn.Module:
-        """What makes features of tokens."""
+        """Return the module that makes features of tokens."""
         return nn.Conv2d(channels, width, 3, padding=1)
 
     def features_of(self, maps: list[Tensor]) -> list[Tensor]:
@@ -63,10 +64,10 @@ class SegGuiDINO(TokenNetwork):
 
 
 class SegGuiDINOPartner(SegGuiDINO):
-    """Seg-GuiDINO's honest partner without a guide: a 1×1 convolution with a norm and an activation projects tokens.
+    """Seg-GuiDINO's fair partner without a guide: a 1×1 convolution with a norm and an activation projects tokens.
 
     Args:
-        encoder_config: And the others as SegGuiDINO has them.
+        encoder_config: All settings are SegGuiDINO's.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)

@@ -14,15 +14,15 @@ from nnunetv2_guidino.model.networks.token_network import TokenNetwork
 
 
 class SegDINO(TokenNetwork):
-    """SegDINO: four layers of tokens, each brought to the same width; no norm and no activation in the head.
+    """SegDINO: a head without norm and activation on four layers of tokens, each projected to the same width.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them. The published code trains the transformer too, though
-            its paper has it frozen.
         widths: Channels of the first projection of each layer.
-        width: Channels of each layer in the end.
+        width: Channels of each projected layer.
         head: "transposed" enlarges the first layer by a transposed convolution, as in GuiDINO's tables; "published"
-            has none of it, as SegDINO's own publication.
+            does not, as in SegDINO's own publication.
+        encoder_config: This setting and the others are TokenNetwork's. The published code trains the transformer too,
+            though its paper keeps it frozen.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -65,7 +65,7 @@ class SegDINO(TokenNetwork):
 
 
 class SegDINODecoder(Decoder):
-    """The projected layers side by side, and one head on all.
+    """One head on all projected layers side by side.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)
@@ -87,8 +87,8 @@ class SegDINO2(TokenNetwork):
     """SegDINO's second version (MICCAI 2026): a pyramid of four sizes, refined from the coarsest to the finest.
 
     Args:
-        encoder_config: And the others as TokenNetwork has them.
         width: Channels of the pyramid, a multiple of 32.
+        encoder_config: This setting and the others are TokenNetwork's.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -122,7 +122,7 @@ class SegDINO2(TokenNetwork):
 
 
 class PyramidDecoder(Decoder):
-    """The layers at 8, 4, 2 and once the tokens' size; each is refined, added to the next finer one, and refined again.
+    """A pyramid of the layers at 8, 4, 2 and 1 times the tokens' size: each is refined and added to the next finer one.
 
     Shape:
         [(B, width, h, w)] -> (B, classes, H, W)
@@ -146,7 +146,7 @@ class PyramidDecoder(Decoder):
 
 
 class Separable(nn.Module):
-    """x + strength · GELU(GroupNorm(a depthwise and a pointwise convolution)), the strength starting at zero."""
+    """x + strength · GELU(GroupNorm(a depthwise and a pointwise convolution)); the strength starts at zero."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -24,19 +24,20 @@ from nnunetv2_guidino.model.networks.timm_weights import Part, load_parts
 
 
 class SwinUnet(OneOutput):
-    """Swin-Unet for patches of any size: what does not fill a window is padded, and the padding cut off again.
+    """Swin-Unet for patches of any size: tokens that do not fill a window are padded, and the padding is cut off again.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
+        input_channels: The number of the patch's channels.
+        num_classes: The number of the output's classes.
+        deep_supervision: nnU-Net's switch.
+        strides: The strides in nnU-Net's plans.
         width: Channels of the finest stage; each stage doubles them.
-        heads: Of the attention in each stage.
-        blocks: In each stage.
+        heads: The number of heads of the attention in each stage.
+        blocks: The number of blocks in each stage.
         window: Tokens along a side of a window.
-        drop_path: Of the last block of the encoder, rising from zero; the decoder mirrors it.
-        pretrained: A folder or a name on the hub with timm's Swin-T or another Swin of this width; None: random.
+        drop_path: The rate of drop path in the encoder's last block; it rises from zero, and the decoder mirrors it.
+        pretrained: A folder or a name on the hub with timm's Swin-T or another Swin of this width; None starts at
+            random.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -74,7 +75,7 @@ class SwinUnet(OneOutput):
         self.apply(_initialise)
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
-        """The encoder's; and, mirrored, the decoder's: its blocks begin as the encoder's of the same stage."""
+        """Load the encoder's weights, and the same ones into the decoder's blocks of the same stage."""
         encoder = self.encoder
         parts: list[Part] = [
             (encoder.embedding, "patch_embed.proj."),
@@ -95,7 +96,7 @@ class SwinUnet(OneOutput):
 
 
 class SwinEncoder(nn.Module):
-    """What goes into each stage, and what comes out of the last.
+    """The encoder; it returns the input of each stage and the output of the last.
 
     Shape:
         (B, n, H, W) -> [(B, width · 2^i, ⌈H / 2^(i + 2)⌉, ⌈W / 2^(i + 2)⌉), finest first]
@@ -119,10 +120,10 @@ class SwinEncoder(nn.Module):
 
 
 class SwinDecoder(Decoder):
-    """From the coarsest features up, each stage joined with the encoder's.
+    """A decoder from the coarsest features up that joins each stage with the encoder's features.
 
     Shape:
-        As SwinEncoder returns them -> (B, classes, H, W)
+        the features of SwinEncoder -> (B, classes, H, W)
     """
 
     def __init__(self, widths: Sequence[int], stages: Sequence[nn.Module], num_classes: int, deep_supervision: bool):
@@ -144,7 +145,7 @@ class SwinDecoder(Decoder):
 
 
 class Expanding(nn.Module):
-    """Each token becomes by × by.
+    """Enlarge each token to by × by tokens.
 
     Shape:
         (B, h, w, C) -> (B, h · by, w · by, width)
@@ -164,7 +165,7 @@ class Expanding(nn.Module):
 class SwinBlock(SwinTransformerBlock):
     """timm's block, which does not shift its windows along an axis that one window covers.
 
-    timm decides that from a fixed size of the features; here their size decides.
+    timm decides by a fixed size of the features; here their actual size decides.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:

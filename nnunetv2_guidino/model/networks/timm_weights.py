@@ -1,4 +1,4 @@
-"""Weights of timm's networks, read from their folder and laid into ours part by part."""
+"""Copy weights of timm's networks from their folder into the parts of ours."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Part = tuple[nn.Module, str]  # ours, and the prefix of its tensors there
 
 
 def load_parts(folder: Path, name: str, parts: Sequence[Part], first_convolution: str, channels: int) -> EncoderSource:
-    """Lay pretrained weights into the parts of a network, and describe them.
+    """Copy pretrained weights into the parts of a network, and describe them.
 
-    What they have beyond these parts stays unused. Their first convolution, which has seen three channels, is summed
-    up for one and repeated for more, as timm does it.
+    Weights of other parts stay unused. The first convolution has seen three channels; it is summed up for one channel
+    and repeated for more, as timm does it.
 
     Args:
-        folder: With safetensors, as find_encoder returns it.
-        name: What the user called it.
-        parts: Each tensor of these is looked up there.
-        first_convolution: The name of its weight there.
-        channels: Of our input.
+        folder: A folder with safetensors, as find_encoder returns it.
+        name: The name that the user gave.
+        parts: The parts of our network; the folder must hold each of their tensors.
+        first_convolution: The name of the first convolution's weight in the folder.
+        channels: The number of our input's channels.
 
     Raises:
-        GuidinoError: If a tensor is missing or has another shape, naming it; nothing is changed then.
+        GuidinoError: If a tensor is missing or has another shape. The error names the tensor, and nothing is changed.
     """
     theirs = _weights(folder)
     parameters = sum(tensor.numel() for tensor in theirs.values())

@@ -1,4 +1,4 @@
-"""What SegDINO and its relatives have in common: a segmentation network on a pretrained vision transformer's tokens."""
+"""A segmentation network on a pretrained vision transformer's tokens: the base of SegDINO and its relatives."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TUNING = ("frozen", "lora", "full")
 
 
 def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
-    """The adapters that plans' arch_kwargs ask for; None where they ask for none.
+    """Return the settings of the adapters in plans' arch_kwargs; None without adapters.
 
     Raises:
-        GuidinoError: If their settings are not such, naming the key.
+        GuidinoError: If a setting is invalid. The error names its key.
     """
     if arch_kwargs.get("tuning") != "lora":
         return None
@@ -34,7 +34,7 @@ def planned_lora(arch_kwargs: Mapping[str, Any]) -> LoRA | None:
 
 
 def depth_of(encoder_config: Mapping[str, Any]) -> int:
-    """How many blocks a transformer has, by its configuration; timm's do not write it there."""
+    """Return the number of a transformer's blocks; timm's configurations do not hold it, so such a network is built."""
     if "num_hidden_layers" in encoder_config:
         return int(encoder_config["num_hidden_layers"])
     with torch.device("meta"):
@@ -42,27 +42,28 @@ def depth_of(encoder_config: Mapping[str, Any]) -> int:
 
 
 class TokenNetwork(OneOutput):
-    """A segmentation network on tokens: what SegDINO and its relatives have in common.
+    """A segmentation network on tokens: the base of SegDINO and its relatives.
 
-    The transformer is random until `load_pretrained` or `load_state_dict` gives it weights; it is known by its
-    configuration alone, so that a prediction needs neither hub nor folder.
+    The transformer is random until `load_pretrained` or `load_state_dict` gives it weights. Its configuration is enough
+    to build it, so a prediction needs neither hub nor folder.
 
     Args:
-        input_channels: Of the patch; those behind the image's, which a cascade appends, are left out.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's. It does not tell training from predicting, so LoRA's adapters are there in both.
-        strides: nnU-Net's.
+        input_channels: The number of the patch's channels. A cascade appends channels to the image's; the transformer
+            does not see them.
+        num_classes: The number of the output's classes.
+        deep_supervision: nnU-Net's switch. It does not tell training from predicting, so both have LoRA's adapters.
+        strides: The strides in nnU-Net's plans.
         encoder_config: The transformer's architecture, as read_encoder_config returns it.
-        normalization_schemes: nnU-Net's, one per image channel.
-        layers: Blocks whose tokens are used, from 1.
-        features: Channels of what `encode` returns.
-        tuning: "frozen", "lora", or "full" for training the transformer too.
-        lora: Settings of the adapters; None are the defaults.
-        min_input_size: Pixels of the shorter side of what the transformer sees.
-        pretrained: The transformer's folder or its name on the hub; None: random.
+        normalization_schemes: nnU-Net's scheme for each image channel.
+        layers: The blocks whose tokens are used, counted from 1.
+        features: Channels of the features that `encode` returns.
+        tuning: "frozen", "lora", or "full", which trains the transformer too.
+        lora: The settings of the adapters; None for the defaults.
+        min_input_size: Pixels of the shorter side of the transformer's input.
+        pretrained: The transformer's folder or its name on the hub; None starts at random.
 
     Raises:
-        GuidinoError: If the tuning is none of these.
+        GuidinoError: If `tuning` has another value.
     """
 
     published_weights: ClassVar[str | None] = DEFAULT_ENCODER
@@ -100,10 +101,10 @@ class TokenNetwork(OneOutput):
 
     @classmethod
     def planned(cls, configuration: Mapping[str, Any], /, **settings: Any) -> dict[str, Any]:
-        """The normalisation as planned, and the encoder's configuration, which has to be given.
+        """Return all settings: the planned normalisation, the given `encoder_config`, and the others.
 
         Raises:
-            GuidinoError: If it is not.
+            GuidinoError: If `encoder_config` is missing.
         """
         if "encoder_config" not in settings:
             raise GuidinoError(f"{cls.__name__} needs an encoder: the setting encoder_config, its architecture")
@@ -117,10 +118,10 @@ class TokenNetwork(OneOutput):
 
     @classmethod
     def default_layers(cls, encoder_config: Mapping[str, Any]) -> list[int]:
-        """Four blocks at a quarter, a half, three quarters and the end, as SegDINO has them.
+        """Return the blocks at a quarter, a half, three quarters and the end, which SegDINO uses.
 
         Raises:
-            GuidinoError: If the transformer has less.
+            GuidinoError: If the transformer has fewer than four blocks.
         """
         depth = depth_of(encoder_config)
         if depth < 4:
@@ -131,7 +132,7 @@ class TokenNetwork(OneOutput):
         return [5, 12, 18, 24] if depth == 24 else [depth * quarter // 4 for quarter in (1, 2, 3, 4)]
 
     def token_maps(self, patch: Tensor) -> list[Tensor]:
-        """The tokens of each layer, through the transformer's last norm.
+        """Return the tokens of each layer, through the transformer's last norm.
 
         Shape:
             (B, n, H, W) -> [(B, C, h, w) for each layer]
@@ -142,11 +143,11 @@ class TokenNetwork(OneOutput):
         return self.features_of(self.token_maps(patch))
 
     def features_of(self, maps: list[Tensor]) -> list[Tensor]:
-        """What `encode` returns, given what `token_maps` does: whoever has made the same tokens may bring them."""
+        """Return the features of `encode` for the tokens of `token_maps`, which a guide may have computed already."""
         raise NotImplementedError
 
     def load_weights(self, folder: Path, name: str) -> EncoderSource:
-        """The transformer's, as TokenEncoder.load_pretrained does."""
+        """Load the transformer's weights, as TokenEncoder.load_pretrained does."""
         return self.token_encoder.load_pretrained(folder, name)
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:

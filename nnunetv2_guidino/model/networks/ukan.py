@@ -15,16 +15,16 @@ from nnunetv2_guidino.model.networks.building_blocks import Decoder, OneOutput, 
 
 
 class UKAN(OneOutput):
-    """U-KAN.
+    """U-KAN for patches of any size and any number of channels.
 
     Args:
-        input_channels: Of the patch.
-        num_classes: Of the output.
-        deep_supervision: nnU-Net's.
-        strides: nnU-Net's.
-        widths: Channels of the three coarsest levels; the two finest have an eighth and a quarter of the first of them.
-        kan: False puts a plain linear layer in each spline's place, and leaves all else as it is.
-        drop_path: Of each block.
+        input_channels: The number of the patch's channels.
+        num_classes: The number of the output's classes.
+        deep_supervision: nnU-Net's switch.
+        strides: The strides in nnU-Net's plans.
+        widths: Channels of the three coarsest levels; the two finest have an eighth and a quarter of the first width.
+        kan: False replaces each spline layer by a plain linear layer.
+        drop_path: The rate of drop path in each block.
 
     Shape:
         (B, n, H, W) -> (B, classes, H, W)
@@ -55,7 +55,7 @@ class UKAN(OneOutput):
 
 
 class UKANEncoder(nn.Module):
-    """Three levels of convolutions, two of KAN blocks, each half the one before, rounded up.
+    """Three levels of convolutions and two of KAN blocks; each level halves the size, rounded up.
 
     Shape:
         (B, n, H, W) -> [(B, C_i, ⌈H / 2^(i + 1)⌉, ⌈W / 2^(i + 1)⌉), finest first]
@@ -86,10 +86,10 @@ class UKANEncoder(nn.Module):
 
 
 class UKANDecoder(Decoder):
-    """Up, with the encoder's features added.
+    """A decoder from the coarsest features up that adds the encoder's features.
 
     Shape:
-        As UKANEncoder returns them -> (B, classes, H, W)
+        the features of UKANEncoder -> (B, classes, H, W)
     """
 
     def __init__(self, levels: Sequence[int], kan: bool, drop_path: float, num_classes: int, deep_supervision: bool):
@@ -112,7 +112,7 @@ class UKANDecoder(Decoder):
 
 
 class KANBlock(nn.Module):
-    """x + f(LN x), and a norm behind; f is three times splines over channels and a depthwise convolution over pixels.
+    """x + f(LN x), then a norm; f is three times splines over channels and a depthwise convolution over pixels.
 
     Shape:
         (B, C, h, w) -> the same
@@ -170,10 +170,10 @@ class KANLinear(nn.Module):
 
 
 def spline_bases(values: Tensor, intervals: int) -> Tensor:
-    """The cubic B-splines whose knots part [-1, 1] into equal intervals.
+    """Return the cubic B-splines whose knots part [-1, 1] into equal intervals.
 
-    The knots being equal, each is the same bump, four intervals wide: (2 − d)³₊/6 − 4 (1 − d)³₊/6 at a distance of d
-    intervals from its middle.
+    With equal intervals each spline is the same bump, four intervals wide: (2 − d)³₊/6 − 4 (1 − d)³₊/6 at a distance of
+    d intervals from its middle.
 
     Shape:
         (…) -> (…, intervals + 3), float32
