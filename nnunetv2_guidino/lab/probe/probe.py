@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -26,7 +25,7 @@ from nnunetv2_guidino.printable import align
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe whose arguments have been checked.
+    """A probe whose arguments have been checked. It yields the guide's Dice from each layer and size.
 
     Args:
         title: Encoder, data set, configuration and fold.
@@ -46,8 +45,8 @@ class Probe:
     effort: Effort
     output: Path | None
 
-    def results(self) -> Iterator[Result]:
-        """Yield the guide's Dice from each layer and size, and write each result as it comes.
+    def __iter__(self) -> Iterator[Result]:
+        """Measure, yield and write one result after the other.
 
         Raises:
             GuidinoError: If the encoder is not there or has no such layer.
@@ -60,7 +59,7 @@ class Probe:
             yield result
 
 
-def prepare(
+def probe(
     dataset: str,
     configuration: str = "2d",
     fold: int = 0,
@@ -74,7 +73,9 @@ def prepare(
     device: str = "cpu",
     output: Path | None = None,
 ) -> Probe:
-    """Check all arguments of a probe, without measuring anything.
+    """Train a TokenBook alone on a fold's tokens, from each layer at each input size, and score its guide.
+
+    Nothing is measured before the results are read.
 
     Args:
         dataset: Name or number of a data set that nnU-Net has preprocessed.
@@ -90,6 +91,9 @@ def prepare(
         patches: The number of patches of each case.
         device: "cpu", "cuda" or "mps".
         output: The folder for probe.txt and probe.png; None writes nothing.
+
+    Returns:
+        The probe; `list(...)` of it is a result for each size and layer.
 
     Raises:
         GuidinoError: If there are no such data, plans or fold, or a number is out of range.
@@ -110,22 +114,6 @@ def prepare(
     cases = read_fold(folder, plans, configuration, fold)
     title = f"{config.encoder}, {folder.name}, {configuration}, fold {fold}"
     return Probe(title, cases, config, layers, sizes or [config.min_input_size], effort, output)
-
-
-def probe(dataset: str, **options: Any) -> list[Result]:
-    """Train a TokenBook alone on a fold's tokens, from each layer at each input size, and score its guide.
-
-    Args:
-        dataset: Name or number of a data set that nnU-Net has preprocessed.
-        options: Further arguments of `prepare`.
-
-    Returns:
-        A result for each size and layer.
-
-    Raises:
-        GuidinoError: If there are no such data, plans, fold, encoder or layer, or a number is out of range.
-    """
-    return list(prepare(dataset, **options).results())
 
 
 def best(results: Sequence[Result]) -> Result:

@@ -18,7 +18,8 @@ from nnunetv2_guidino.lab.cost.timing import ENCODER, GUIDED, LORA, MEASURES, PL
 
 
 @pytest.mark.slow
-def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path):
+def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "STARTS", 2)  # each starts four processes
     before = {path: path.stat().st_mtime for path in planned_dataset.parent.rglob("*")}
     options = ("--beside", "nnUNetPlansB", "--rounds", 2, "-o", tmp_path / "cost")
     text = guidino("cost", "-d", 999, *options)

@@ -11,7 +11,15 @@ from nnunetv2_guidino.tools.doctor import gpu_check
 from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, CPU, ONLY_WITH_CUDA
 from nnunetv2_guidino.tools.doctor.rehearsal import Rehearsal, temporary_folders
 
-TINY = Rehearsal(CPU, (32, 48), 2, steps=4, guide={"min_input_size": 64}, features=4, encoder_config=encoder_config())
+TINY = Rehearsal(
+    CPU,
+    (16, 24),
+    2,
+    steps=4,
+    guide={"min_input_size": 64},
+    features=4,
+    encoder_config=encoder_config(num_hidden_layers=2),
+)
 ON_A_CPU = [check for check in CHECKS if check not in ONLY_WITH_CUDA]
 
 
@@ -30,7 +38,7 @@ def test_volumes_in_two_parts(monkeypatch):
     monkeypatch.setattr(
         "nnunetv2_guidino.model.encoders.token_encoder.TOKENS_AT_ONCE", 100
     )  # of 8 slices of 4×6 tokens each
-    volumes = replace(TINY, patch_size=(4, 32, 48), guide={**TINY.guide, **gpu_check.LORA})
+    volumes = replace(TINY, patch_size=(4, 16, 24), guide={**TINY.guide, **gpu_check.LORA})
     for check in gpu_check.OF_VOLUMES:
         assert check(volumes).remedy is None
 
