@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, OF_VOLUMES, rehearsal_on, two_gpus, volumes_on
-from nnunetv2_guidino.tools.doctor.rehearsal import temporary_folders
+from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, OF_VOLUMES, two_gpus
+from nnunetv2_guidino.tools.doctor.rehearsal import rehearsal_on, temporary_folders, volumes_on
 
 CUDA = torch.device("cuda")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

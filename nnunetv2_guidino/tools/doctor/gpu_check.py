@@ -21,25 +21,27 @@ from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import cosine_similarity
 
 import nnunetv2_guidino
-from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.printable import first_line
 from nnunetv2_guidino.tools.doctor.doctor import Finding
 from nnunetv2_guidino.tools.doctor.rehearsal import (
     DATASET_JSON,
     GUIDED,
+    LORA,
     PLAIN,
     Prediction,
     Rehearsal,
     epoch,
     recompile,
+    rehearsal_on,
     temporary_folders,
+    volumes_on,
 )
 from nnunetv2_guidino.tools.plan.memory import estimate
 
 CPU = torch.device("cpu")
-LORA = {"lora": {"dropout": 0.0}}
 START_SCALE = 2**16  # GradScaler's
 REPORT = "not as expected: please report it with this line, the GPU, and the versions that `guidino doctor` prints"
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
@@ -58,7 +60,7 @@ def step_agrees_with_the_cpu(rehearsal: Rehearsal) -> Finding:
     losses = [_finite_step(trainer, rehearsal) for trainer in (ours, reference)]
     distance = abs(losses[0] - losses[1]) / abs(losses[1])
     gradients = [_gradients(trainer.bare_network()) for trainer in (ours, reference)]
-    cosines = {part: _cosine(gradients[0][part], gradient) for part, gradient in gradients[1].items()}
+    cosines = {part: float(cosine_similarity(gradients[0][part], of_cpu, 0)) for part, of_cpu in gradients[1].items()}
     frozen = [n for n, p in ours.bare_network().named_parameters() if p.grad is not None and not p.requires_grad]
     return finding(
         "a step beside float32 on the CPU",
@@ -86,10 +88,6 @@ def _gradients(network: Any) -> dict[str, Tensor]:
         if parameter.grad is not None:
             found.setdefault(name.partition(".")[0], []).append(parameter.grad.detach().double().cpu().flatten())
     return {part: torch.cat(gradients) for part, gradients in found.items()}
-
-
-def _cosine(first: Tensor, second: Tensor) -> float:
-    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
 def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
@@ -247,21 +245,6 @@ CHECKS: list[Callable[[Rehearsal], Finding]] = [
 ]  # fmt: skip
 ONLY_WITH_CUDA = {no_waits: "only a GPU is waited for", memory: "only CUDA's allocator counts"}
 OF_VOLUMES: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, two_compiled_epochs]
-
-
-def rehearsal_on(device: torch.device) -> Rehearsal:
-    """Return a rehearsal of the paper's patch and batch on a GPU, and of a few seconds on a CPU."""
-    if device.type == "cuda":
-        return Rehearsal(device)
-    return Rehearsal(device, (64, 64), batch_size=2, steps=4, guide={"min_input_size": 64})
-
-
-def volumes_on(device: torch.device) -> Rehearsal:
-    """Return a rehearsal of volumes with LoRA, on a GPU with more slices than are encoded at once: two parts."""
-    if device.type == "cuda":
-        slices = TOKENS_AT_ONCE // 256  # of 256 tokens each; in a batch of two
-        return Rehearsal(device, (slices, 128, 128), batch_size=2, steps=5, guide=LORA, features=16)
-    return Rehearsal(device, (8, 64, 64), batch_size=2, steps=2, guide={"min_input_size": 64, **LORA}, features=8)
 
 
 def examine_training(device: torch.device, everything: bool = False) -> Iterator[Finding]:

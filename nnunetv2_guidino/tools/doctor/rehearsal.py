@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nnunetv2_guidino.config import GuideConfig
 from nnunetv2_guidino.model.encoders.known_encoders import KNOWN_ENCODERS
+from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.nnunet.folders import VARIABLES
 from nnunetv2_guidino.training.naming import trainer_class
 from nnunetv2_guidino.training.seeding import environment_variable
@@ -28,6 +29,7 @@ ENCODER = "facebook/dinov3-vits16-pretrain-lvd1689m"
 DATASET_JSON = {
     "channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "disc": 1}, "file_ending": ".png",
 }  # fmt: skip
+LORA = {"lora": {"dropout": 0.0}}
 GUIDED, PLAIN = "nnUNetTrainerGuiDINO_seed0", "nnUNetTrainerGuiDINOBaseline_seed0"
 
 
@@ -128,6 +130,21 @@ class Rehearsal:
         scales = trainer._get_deep_supervision_scales()
         sizes = [[round(s * by) for s, by in zip(self.patch_size, scale, strict=True)] for scale in scales]
         return {"data": 2 * disc + noise / 2, "target": [F.interpolate(disc, size=size) for size in sizes]}
+
+
+def rehearsal_on(device: torch.device) -> Rehearsal:
+    """Return a rehearsal of the paper's patch and batch on a GPU, and of a few seconds on a CPU."""
+    if device.type == "cuda":
+        return Rehearsal(device)
+    return Rehearsal(device, (64, 64), batch_size=2, steps=4, guide={"min_input_size": 64})
+
+
+def volumes_on(device: torch.device) -> Rehearsal:
+    """Return a rehearsal of volumes with LoRA, on a GPU with more slices than are encoded at once: two parts."""
+    if device.type == "cuda":
+        slices = TOKENS_AT_ONCE // 256  # of 256 tokens each; in a batch of two
+        return Rehearsal(device, (slices, 128, 128), batch_size=2, steps=5, guide=LORA, features=16)
+    return Rehearsal(device, (8, 64, 64), batch_size=2, steps=2, guide={"min_input_size": 64, **LORA}, features=8)
 
 
 @contextmanager
