@@ -13,7 +13,7 @@ from nnunetv2_guidino.tools.doctor.rehearsal import Rehearsal, temporary_folders
 
 TINY = Rehearsal(
     CPU,
-    (16, 24),
+    (32, 48),
     2,
     steps=4,
     guide={"min_input_size": 64},
@@ -38,7 +38,7 @@ def test_volumes_in_two_parts(monkeypatch):
     monkeypatch.setattr(
         "nnunetv2_guidino.model.encoders.token_encoder.TOKENS_AT_ONCE", 100
     )  # of 8 slices of 4×6 tokens each
-    volumes = replace(TINY, patch_size=(4, 16, 24), guide={**TINY.guide, **gpu_check.LORA})
+    volumes = replace(TINY, patch_size=(4, 32, 48), guide={**TINY.guide, **gpu_check.LORA})
     for check in gpu_check.OF_VOLUMES:
         assert check(volumes).remedy is None
 
