@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
         findings = examine_training(usable_device(args.device), args.all)
     else:
-        from nnunetv2_guidino.tools.doctor.doctor import examine
+        from nnunetv2_guidino.tools.doctor.installation import examine
 
         findings = examine()
     wrong = 0

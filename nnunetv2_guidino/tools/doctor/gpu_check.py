@@ -25,7 +25,7 @@ from torch.nn.functional import cosine_similarity
 
 import nnunetv2_guidino
 from nnunetv2_guidino.printable import first_line
-from nnunetv2_guidino.tools.doctor.doctor import Finding
+from nnunetv2_guidino.tools.doctor.installation import Finding
 from nnunetv2_guidino.tools.doctor.rehearsal import (
     DATASET_JSON,
     GUIDED,
