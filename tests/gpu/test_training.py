@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, OF_VOLUMES, two_gpus
+from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, VOLUME_CHECKS, two_gpus
 from nnunetv2_guidino.tools.doctor.rehearsal import rehearsal_on, temporary_folders, volumes_on
 
 CUDA = torch.device("cuda")
@@ -16,7 +16,7 @@ def test_images(check):
         assert check(rehearsal_on(CUDA)).remedy is None
 
 
-@pytest.mark.parametrize("check", OF_VOLUMES)
+@pytest.mark.parametrize("check", VOLUME_CHECKS)
 def test_volumes_with_lora(check):
     with temporary_folders():
         assert check(volumes_on(CUDA)).remedy is None

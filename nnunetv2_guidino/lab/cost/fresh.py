@@ -26,7 +26,7 @@ NNUNETS_OWN = "nnUNetTrainer"
 # glibc keeps freed tensors of less than 32 MB for others of that size, which may never come: with LoRA the resident set
 # of a training on the CPU is up to 1.8 times the size of its tensors. With this setting glibc returns tensors of 64 KB
 # and more to the system.
-COUNTABLE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+MALLOC_SETTINGS = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
     """
     where = [str(training.plans_file), training.configuration, training.trainer, training.device]
     command = [sys.executable, "-m", __spec__.name, *where, str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **COUNTABLE})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **MALLOC_SETTINGS})
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it was ended, perhaps for want of memory"])[-1]
         raise GuidinoError(

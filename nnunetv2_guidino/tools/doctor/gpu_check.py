@@ -244,7 +244,7 @@ CHECKS: list[Callable[[Rehearsal], Finding]] = [
     step_agrees_with_the_cpu, two_compiled_epochs, backward_formats, no_waits, predictions, memory,
 ]  # fmt: skip
 ONLY_WITH_CUDA = {no_waits: "only a GPU is waited for", memory: "only CUDA's allocator counts"}
-OF_VOLUMES: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, two_compiled_epochs]
+VOLUME_CHECKS: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, two_compiled_epochs]
 
 
 def examine_training(device: torch.device, everything: bool = False) -> Iterator[Finding]:
@@ -260,7 +260,7 @@ def examine_training(device: torch.device, everything: bool = False) -> Iterator
     left_out = {} if device.type == "cuda" else ONLY_WITH_CUDA
     runs = [(check, rehearsal, "") for check in CHECKS if check not in left_out]
     if everything:
-        runs += [(check, volumes_on(device), "volumes with LoRA, ") for check in OF_VOLUMES]
+        runs += [(check, volumes_on(device), "volumes with LoRA, ") for check in VOLUME_CHECKS]
         if torch.cuda.device_count() > 1:
             runs.append((two_gpus, rehearsal, ""))
         else:

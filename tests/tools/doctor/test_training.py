@@ -39,7 +39,7 @@ def test_volumes_in_two_parts(monkeypatch):
         "nnunetv2_guidino.model.encoders.token_encoder.TOKENS_AT_ONCE", 100
     )  # of 8 slices of 4×6 tokens each
     volumes = replace(TINY, patch_size=(4, 32, 48), guide={**TINY.guide, **gpu_check.LORA})
-    for check in gpu_check.OF_VOLUMES:
+    for check in gpu_check.VOLUME_CHECKS:
         assert check(volumes).remedy is None
 
 
