@@ -13,9 +13,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnunetv2_guidino.errors import GuidinoError
 
@@ -29,25 +28,11 @@ NNUNETS_OWN = "nnUNetTrainer"
 MALLOC_SETTINGS = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
-@dataclass(frozen=True)
-class Fresh:
-    """The measurements of one process.
+class Fresh(NamedTuple):
+    """The measurements of one process."""
 
-    Args:
-        import_seconds: The import of the trainer and of all that nnU-Net needs.
-        construction_seconds: The construction and initialization of the trainer.
-        peak_bytes: The peak memory of all steps beyond that of the process after the import, by torch's count on a GPU.
-            None without a step, or where nothing counts the memory.
-    """
-
-    import_seconds: float
-    construction_seconds: float
-    peak_bytes: int | None
-
-    @property
-    def start_seconds(self) -> float:
-        """Import and construction together."""
-        return self.import_seconds + self.construction_seconds
+    start_seconds: float  # the import of the trainer and all that nnU-Net needs, and the trainer's initialization
+    peak_bytes: int | None  # the steps' peak beyond the memory after the import; None without a step or a counter
 
 
 def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
@@ -65,7 +50,7 @@ def in_fresh_process(training: Training, steps: int = 0) -> Fresh:
             f"{training.trainer} on {training.plans_file}, in a process of its own "
             f"(exit code {done.returncode}): {last.removeprefix('nnunetv2-guidino: error: ')}"
         )
-    return Fresh(**json.loads(done.stdout.splitlines()[-1]))
+    return Fresh(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def measure_here(plans_file: str, configuration: str, trainer: str, device: str, steps: str) -> Fresh:
@@ -84,7 +69,7 @@ def measure_here(plans_file: str, configuration: str, trainer: str, device: str,
         built.train_step(batch)
     after = _memory(device, peak=True)
     memory = None if before is None or after is None or steps == "0" else after - before
-    return Fresh(imported - start, constructed - building, memory)
+    return Fresh(imported - start + constructed - building, memory)
 
 
 def import_trainer(name: str) -> None:
@@ -116,4 +101,4 @@ def _memory(device: str, peak: bool) -> int | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure_here(*sys.argv[1:]))))
+    print(json.dumps(measure_here(*sys.argv[1:])))
