@@ -7,7 +7,7 @@ import torch
 from nnunetv2_guidino.model.losses.dice import dice
 from nnunetv2_guidino.model.losses.guide_loss import guide_counts
 from nnunetv2_guidino.model.losses.target import Annotation
-from nnunetv2_guidino.tools.guide.scores import guide_scores
+from nnunetv2_guidino.tools.guide.guide_scores import guide_scores
 
 
 def test_the_formula():

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import cost_scale
+import pandas as pd
 
-from nnunetv2_guidino.lab.cost.cost_report import Row, draw, drifts, read_costs, rows, title
+from nnunetv2_guidino.lab.cost.cost_report import draw, drifts, read_costs, results, title
 from nnunetv2_guidino.lab.cost.timing import PLAIN, Costs, Key
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -38,24 +39,27 @@ def tables() -> str:
 
 def case_table(costs: Costs) -> str:
     """Return a row for each network: the range of the rounds, and the ratio to the plain network with its interval."""
-    by_key = {row.key: row for row in rows(costs)}
+    table = results(costs).set_index(["measure", "plans", "network"])
     lines = ["| network | step | tile | mirrored | five folds | memory of a step | start |", "|" + "---|" * 7]
-    for _, plans, network in dict.fromkeys(key for key in by_key if key.measure == "step"):
-        cells = [_cell(costs, by_key.get(Key(name, plans, network))) for name in ("step", "tile", "image", "folds")]
-        memory, start = (by_key.get(Key(name, plans, network)) for name in ("memory", "start"))
-        cells += ["–" if memory is None else f"{memory.median:,.0f} MiB", _cell(costs, start)]
+    for plans, network in table.loc["step"].index:
+        step, tile, image, folds, start = (
+            _cell(costs, Key(name, plans, network), table) for name in ("step", "tile", "image", "folds", "start")
+        )
+        memory = costs.values.get(Key("memory", plans, network))
+        cells = (step, tile, image, folds, "–" if memory is None else f"{memory[0]:,.0f} MiB", start)
         lines.append(f"| {plans}, {network} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(costs: Costs, row: Row | None) -> str:
-    if row is None or drifts(costs, row.key.measure):
+def _cell(costs: Costs, key: Key, table: pd.DataFrame) -> str:
+    seconds = costs.values.get(key)
+    if seconds is None or drifts(costs, key.measure):
         return "–"
-    seconds = costs.values[row.key]
     text = f"{min(seconds):.3g} to {max(seconds):.3g} s"
-    if row.plain is None or row.key.network == PLAIN:
+    ratio, low, high = table.loc[key, ["times_plain", "times_plain_low", "times_plain_high"]]
+    if pd.isna(ratio) or key.network == PLAIN:
         return text
-    return f"{text}; {row.plain.median:.2f} × ({row.plain.low:.2f} to {row.plain.high:.2f})"
+    return f"{text}; {ratio:.2f} × ({low:.2f} to {high:.2f})"
 
 
 def page() -> str:

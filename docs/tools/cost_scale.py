@@ -20,8 +20,8 @@ import planned
 from matplotlib.figure import Figure
 
 from nnunetv2_guidino.lab.cost.fresh import in_fresh_process
+from nnunetv2_guidino.lab.cost.random_training import Training
 from nnunetv2_guidino.lab.cost.timing import GUIDED, LORA, PLAIN, TRAINERS
-from nnunetv2_guidino.tools.doctor.random_training import Training
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "cost_scale.json"
 SMALL, BASE = "facebook/dinov2-small", "facebook/dinov2-base"

@@ -10,7 +10,7 @@ from nnunetv2_guidino.commands.options import torch_device
 from nnunetv2_guidino.commands.signature import Option, options_of
 
 add_arguments = options_of(
-    "nnunetv2_guidino.tools.doctor.training:examine_training",
+    "nnunetv2_guidino.tools.doctor.gpu_check:examine_training",
     train=Option(
         "--train",
         action="store_true",
@@ -26,11 +26,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings, one line each; return 1 if anything is wrong."""
     if args.train:
         from nnunetv2_guidino.devices import usable_device
-        from nnunetv2_guidino.tools.doctor.training import examine_training
+        from nnunetv2_guidino.tools.doctor.gpu_check import examine_training
 
         findings = examine_training(usable_device(args.device), args.everything)
     else:
-        from nnunetv2_guidino.tools.doctor.examine import examine
+        from nnunetv2_guidino.tools.doctor.installation import examine
 
         findings = examine()
     wrong = 0

@@ -35,15 +35,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _probe(args: argparse.Namespace) -> None:
-    from nnunetv2_guidino.lab.probe.probe import best, prepare
-    from nnunetv2_guidino.lab.probe.probe_report import table
+    from nnunetv2_guidino.lab.probe.probe import best, probe, table
 
-    probe = prepare(**vars(args))
-    counts = ", ".join(f"{len(cases)} {part}" for part, cases in probe.fold.cases.items())
-    height, width = probe.fold.patch_size
-    print(f"{probe.title}: cases {counts}; patches of {height}×{width}, {args.patches} per case")
+    asked = probe(**vars(args))
+    counts = ", ".join(f"{len(cases)} {part}" for part, cases in asked.fold.cases.items())
+    height, width = asked.fold.patch_size
+    print(f"{asked.title}: cases {counts}; patches of {height}×{width}, {args.patches} per case")
     results = []
-    for result in probe.results():
+    for result in asked:
         results.append(result)
         print(f"size {result.size}, layer {result.layer}: guide Dice {mean(result.dice):.3f}", flush=True)
     print(table(results))
@@ -51,7 +50,7 @@ def _probe(args: argparse.Namespace) -> None:
         print(f"Wrote {args.output}/probe.txt and probe.png")
     winner = best(results)
     print(
-        f"Best: guidino plan -d {args.dataset} -p {args.plans} -o NAME --encoder {shlex.quote(probe.config.encoder)} "
+        f"Best: guidino plan -d {args.dataset} -p {args.plans} -o NAME --encoder {shlex.quote(asked.config.encoder)} "
         f"--layer {winner.layer} --min-input-size {winner.size} --max-input-size {winner.size}"
     )
 

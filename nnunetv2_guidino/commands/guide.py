@@ -28,8 +28,7 @@ add_arguments = options_of(
 
 def run(args: argparse.Namespace) -> None:
     """Write the guides and print what they score."""
-    from nnunetv2_guidino.tools.guide.guide_export import guide
-    from nnunetv2_guidino.tools.guide.scores import summary
+    from nnunetv2_guidino.tools.guide.guide_export import guide, summary
 
     shown = guide(**vars(args))
     if args.references:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nnunetv2_guidino.tools.doctor.random_training import temporary_folders
-from nnunetv2_guidino.tools.doctor.training import CHECKS, OF_VOLUMES, rehearsal_on, two_gpus, volumes_on
+from nnunetv2_guidino.tools.doctor.gpu_check import CHECKS, VOLUME_CHECKS, two_gpus
+from nnunetv2_guidino.tools.doctor.rehearsal import rehearsal_on, temporary_folders, volumes_on
 
 CUDA = torch.device("cuda")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -16,7 +16,7 @@ def test_images(check):
         assert check(rehearsal_on(CUDA)).remedy is None
 
 
-@pytest.mark.parametrize("check", OF_VOLUMES)
+@pytest.mark.parametrize("check", VOLUME_CHECKS)
 def test_volumes_with_lora(check):
     with temporary_folders():
         assert check(volumes_on(CUDA)).remedy is None

@@ -20,8 +20,8 @@ from nnunetv2_guidino.lab.benchmark.local import Log
 from nnunetv2_guidino.nnunet.folders import folder_of
 from nnunetv2_guidino.tools.evaluation.intervals import mean_intervals
 from nnunetv2_guidino.tools.evaluation.metrics import FOREGROUND
-from nnunetv2_guidino.tools.guide.calibration import BINS, HALF, THRESHOLDS, Histogram
 from nnunetv2_guidino.tools.guide.guide_alone import CHECKPOINT, guides_alone
+from nnunetv2_guidino.tools.guide.guide_scores import BINS, HALF, THRESHOLDS, Histogram
 from nnunetv2_guidino.training.shared_plans import guide_of_checkpoint
 
 BOTH = ["segmentation_dice", "guide_dice"]

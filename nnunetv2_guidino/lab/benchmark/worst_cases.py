@@ -17,11 +17,12 @@ from nnunetv2_guidino.display import draw_outline, picture_file
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.benchmark.guides import KeptGuide, case_rows
 from nnunetv2_guidino.lab.benchmark.job import Job
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
 from nnunetv2_guidino.nnunet.folders import folder_of
 from nnunetv2_guidino.tools.evaluation.case_pictures import AGREEMENT_COLOURS, Array, agreement_legend, read_slice
 from nnunetv2_guidino.tools.evaluation.cases import PredictedCase, pair_folds
 from nnunetv2_guidino.tools.evaluation.reading import PairReader, find_reader
-from nnunetv2_guidino.tools.evaluation.scored_labels import label_set, read_dataset_json
+from nnunetv2_guidino.tools.evaluation.scored_labels import label_set
 from nnunetv2_guidino.tools.guide.guide_alone import training_images
 from nnunetv2_guidino.tools.guide.panels import GUIDE_COLOURS
 
@@ -92,7 +93,7 @@ def worst_cases(
     rows, pictures = [], []
     example = next(job for of_method in jobs.values() for job in of_method.values())
     images, file = _images(example.dataset), example.model_folder / "dataset.json"
-    dataset_json = read_dataset_json(file)
+    dataset_json = read_dataset_json(file, "file_ending")
     for (seed, fold, name), dice in choose_worst(scores).iterrows():
         shown, of_case = [], []
         for method, value in dice.items():
@@ -107,7 +108,7 @@ def worst_cases(
                 shown.append(Shown(title, case))
             of_case.append({"method": method, "dice": value, "guide_dice": guide_dice})
         reader = find_reader(dataset_json, shown[0].case.reference)
-        picture, place = draw_side_by_side(shown, PairReader(reader, label_set(dataset_json["labels"], str(file))))
+        picture, place = draw_side_by_side(shown, PairReader(reader, label_set(dataset_json.get("labels"), str(file))))
         where = [f"fold {fold}", *([] if pd.isna(seed) else [f"seed {int(seed)}"]), *([place] if place else [])]
         pictures.append((f"{name}: {', '.join(where)}", picture))
         rows += [{"case": name, "seed": seed, "fold": fold, "slice": place} | row for row in of_case]

@@ -1,1 +1,1 @@
-"""What a guide costs, computed before a training."""
+"""The cost of a guide in time and memory, measured before a training."""

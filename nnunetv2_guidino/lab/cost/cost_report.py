@@ -1,91 +1,91 @@
-"""What `guidino cost` shows: a table, the same as CSV, everything as JSON, and a bar chart."""
+"""Show the measurements of `guidino cost`: a table, the same as CSV, everything as JSON, and a bar chart."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau, quantile_test
 
 from nnunetv2_guidino.files import filled_folder, read_json
-from nnunetv2_guidino.lab.cost.timing import ENCODER, MEASURES, PLAIN, Costs, Key
+from nnunetv2_guidino.lab.cost.timing import ENCODER, GUIDED, LORA, MEASURES, PLAIN, Costs, Key
 from nnunetv2_guidino.printable import align
 
+RATIOS = {  # column -> heading in the table
+    "times_plain": "× plain",
+    "times_limit": "× (plain + encoder)",
+    "encoder_passes": "encoder passes beyond plain",
+}
+COLUMNS = ["measure", "unit", "plans", "network", "median", "lower_quartile", "upper_quartile"]
+COLUMNS += [column + ending for column in RATIOS for ending in ("", "_low", "_high")]
 
-class Ratio(NamedTuple):
-    """Median over the rounds of a ratio taken round by round, and the 95 % interval of that median."""
 
-    median: float
-    low: float
-    high: float
+def results(costs: Costs) -> pd.DataFrame:
+    """Return a row for each measure and network: the median and the quartiles over the rounds, and ratios.
 
-
-class Row(NamedTuple):
-    """One line of the table: medians over the rounds, and ratios.
-
-    `plain` is × the plain network of the first plans, `limit` × the sum of plain network and encoder of the same plans,
-    `passes` passes of the encoder beyond that plain network. They are None where there is nothing to compare with,
-    where the rounds are too few for an interval, and where the measure drifts.
+    `times_plain` is the ratio to the plain network of the first plans, `times_limit` the ratio to plain network and
+    encoder of the same plans together, and `encoder_passes` the time beyond that plain network in passes of the
+    encoder. A ratio is the median of the rounds' ratios with its 95 % interval. It is NaN without a network to compare
+    with, with too few rounds for an interval, and if the measure drifts.
     """
-
-    key: Key
-    median: float
-    quartiles: tuple[float, float]
-    plain: Ratio | None
-    limit: Ratio | None
-    passes: Ratio | None
-
-
-def rows(costs: Costs) -> list[Row]:
-    """A row for each network and measure."""
     first = next(iter(costs.about["plans"]))
-    found = []
+    values = {key: np.array(of_rounds) for key, of_rounds in costs.values.items()}
     drifting = {name for name in MEASURES if drifts(costs, name)}
-    for key, values in costs.values.items():
-        of_itself = key.network in (PLAIN, ENCODER)
-        timed = key.measure not in ("memory", "start")
-        plain = costs.against(key, [PLAIN], first)
-        limit = costs.against(key, [PLAIN, ENCODER]) if timed and not of_itself else None
-        passes = costs.encoder_passes(key) if timed and not of_itself else None
-        low, high = np.percentile(values, (25, 75))
-        ratios = (None if key.measure in drifting else _ratio(values) for values in (plain, limit, passes))
-        found.append(Row(key, median(values), (low, high), *ratios))
-    return found
+    lines = []
+    for key, own in values.items():
+        low, middle, high = np.percentile(own, (25, 50, 75))
+        line = {**key._asdict(), "unit": MEASURES[key.measure][1], "median": middle}
+        line |= {"lower_quartile": low, "upper_quartile": high}
+        reference = values.get(Key(key.measure, first, PLAIN))
+        plain, encoder = (values.get(key._replace(network=network)) for network in (PLAIN, ENCODER))
+        if key.measure not in drifting and reference is not None:
+            line |= _ratio("times_plain", own / reference)
+            if plain is not None and encoder is not None and key.network not in (PLAIN, ENCODER):
+                line |= _ratio("times_limit", own / (plain + encoder)) | _ratio(
+                    "encoder_passes", (own - plain) / encoder
+                )
+        lines.append(line)
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def drifts(costs: Costs, measure: str) -> bool:
-    """Whether the rounds of a measure became faster or slower: Kendall's test on their totals gives p < 0.1."""
-    of_rounds = np.array([values for key, values in costs.values.items() if key.measure == measure])
-    totals = of_rounds.sum(0) if len(of_rounds) else []
-    return len(totals) > 2 and bool(kendalltau(range(len(totals)), totals).pvalue < 0.1)
+    """Return whether the rounds of a measure became faster or slower: Kendall's test on their totals gives p < 0.1."""
+    totals = np.sum([values for key, values in costs.values.items() if key.measure == measure], axis=0)
+    return np.size(totals) > 2 and bool(kendalltau(range(len(totals)), totals).pvalue < 0.1)
 
 
-def _ratio(values: list[float] | None) -> Ratio | None:
-    """Give the interval by order statistics, which needs six rounds; None with fewer."""
-    if values is None:
-        return None
+def _ratio(column: str, values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return the median with its interval by order statistics; nothing with fewer than six rounds."""
     low, high = quantile_test(values, p=0.5).confidence_interval(0.95)
-    return None if math.isnan(low) else Ratio(median(values), low, high)
+    return {} if np.isnan(low) else {column: median(values), f"{column}_low": low, f"{column}_high": high}
 
 
 def table(costs: Costs) -> str:
-    """Columns of text under a heading for each measure."""
-    head = ("network", "median", "quartiles", "× plain", "× (plain + encoder)", "encoder passes beyond plain")
+    """Return aligned columns of text under a heading for each measure."""
     parts = []
-    of_rows = rows(costs)
-    for name, (meaning, unit) in MEASURES.items():
-        lines = [_line(row, unit) for row in of_rows if row.key.measure == name]
-        if lines:
-            drift = "; the rounds drift, so there are no ratios" if drifts(costs, name) else ""
-            parts.append(f"{name}: {meaning}, {unit}{drift}\n" + align([head, *lines]))
+    for name, lines in results(costs).groupby("measure", sort=False):
+        meaning, unit = MEASURES[name]
+        drift = "; the rounds drift, so there are no ratios" if drifts(costs, name) else ""
+        head = ("network", "median", "quartiles", *RATIOS.values())
+        cells = [_cells(line, 0 if unit == "MiB" else 3) for _, line in lines.iterrows()]
+        parts.append(f"{name}: {meaning}, {unit}{drift}\n" + align([head, *cells]))
     return "\n\n".join([*parts, _parts_of_step(costs)])
+
+
+def _cells(line: pd.Series, digits: int) -> tuple[str, ...]:
+    middle, low, high = (f"{line[name]:.{digits}f}" for name in ("median", "lower_quartile", "upper_quartile"))
+    ratios = (
+        "" if pd.isna(line[name]) else f"{line[name]:.2f} ({line[f'{name}_low']:.2f} to {line[f'{name}_high']:.2f})"
+        for name in RATIOS
+    )
+    return f"{line['plans']}, {line['network']}", middle, f"{low} – {high}", *ratios
 
 
 def _parts_of_step(costs: Costs) -> str:
@@ -95,15 +95,8 @@ def _parts_of_step(costs: Costs) -> str:
     return "What a guide adds to a step, eager: " + ", ".join(seconds)
 
 
-def _line(row: Row, unit: str) -> tuple[str, ...]:
-    digits = 0 if unit == "MiB" else 3
-    spread = " – ".join(f"{value:.{digits}f}" for value in row.quartiles)
-    ratios = ("" if r is None else f"{r.median:.2f} ({r.low:.2f} to {r.high:.2f})" for r in row[3:])
-    return f"{row.key.plans}, {row.key.network}", f"{row.median:.{digits}f}", spread, *ratios
-
-
 def title(costs: Costs) -> str:
-    """What was measured where, in one line."""
+    """Return one line on the data set, the patch, the machine and the date."""
     about = costs.about
     first = next(iter(about["plans"].values()))
     patch = "×".join(map(str, first["patch_size"]))
@@ -115,69 +108,54 @@ def title(costs: Costs) -> str:
 
 
 def write_report(costs: Costs, folder: Path) -> None:
-    """cost.txt, cost.csv, cost.json and cost.png.
+    """Write cost.txt, cost.csv, cost.json and cost.png.
 
     Raises:
-        GuidinoError: If they cannot be written; those of before are there then.
+        GuidinoError: If they cannot be written; the files of an earlier run stay then.
     """
     with filled_folder(folder) as new:
         (new / "cost.txt").write_text(f"{title(costs)}\n\n{table(costs)}\n", encoding="utf-8")
-        (new / "cost.csv").write_text("\n".join(_csv(costs)) + "\n", encoding="utf-8")
+        full = results(costs).replace({"network": {LORA: LORA.replace(",", "")}})
+        full.to_csv(new / "cost.csv", index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
         (new / "cost.json").write_text(json.dumps(as_json(costs), indent=1) + "\n", encoding="utf-8")
         draw(costs, new / "cost.png")
 
 
-def _csv(costs: Costs) -> Iterator[str]:
-    names = ("times_plain", "times_limit", "encoder_passes")
-    columns = [name + ending for name in names for ending in ("", "_low", "_high")]
-    yield ",".join(["measure,unit,plans,network,median,lower_quartile,upper_quartile", *columns])
-    for row in rows(costs):
-        ratios = (number for ratio in row[3:] for number in ratio or (None, None, None))
-        numbers = (row.median, *row.quartiles, *ratios)
-        cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        network = row.key.network.replace(",", "")
-        yield ",".join([row.key.measure, MEASURES[row.key.measure][1], row.key.plans, network, *cells])
-
-
 def as_json(costs: Costs) -> dict[str, Any]:
-    """All that was measured, and on what."""
+    """Return all measurements and their conditions."""
     return {**costs.about, "values": [{**key._asdict(), "values": values} for key, values in costs.values.items()]}
 
 
 def read_costs(file: Path) -> Costs:
-    """What `write_report` wrote into cost.json; raises GuidinoError if it cannot be read."""
+    """Read the cost.json that `write_report` wrote; raise GuidinoError if it cannot be read."""
     content = read_json(file, dict)
     values = {Key(row["measure"], row["plans"], row["network"]): row["values"] for row in content.pop("values")}
     return Costs(content, values)
 
 
 def draw(costs: Costs, file: Path) -> None:
-    """A panel for each steady measure, a bar for each network, a line where plain network and encoder together end."""
-    of_rows = rows(costs)
-    measured = {row.key.measure for row in of_rows}
-    names = [name for name in MEASURES if name in measured and not drifts(costs, name)]
-    bars = max(sum(row.key.measure == name for row in of_rows) for name in names)
-    figure = Figure(figsize=(12, 1.6 + 0.5 * bars), layout="constrained")
-    panels = figure.subplots(2, -(-len(names) // 2), squeeze=False).flat
-    for name, axes in zip(names, panels, strict=False):
-        _draw_bars(axes, [row for row in of_rows if row.key.measure == name])
-        axes.set_title(fill(", ".join(MEASURES[name][:2]), width=28), fontsize=9)
-    for axes in panels:  # one may be left over
-        axes.set_axis_off()
+    """Draw a panel for each steady measure, with a bar for each network and a line at plain network plus encoder."""
+    drawn = results(costs)
+    drawn = drawn[[not drifts(costs, name) for name in drawn["measure"]]]
+    panels = dict(list(drawn.groupby("measure", sort=False)))
+    figure = Figure(figsize=(12, 1.6 + 0.5 * max(map(len, panels.values()))), layout="constrained")
+    axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False).flat
+    for (name, lines), panel in zip(panels.items(), axes, strict=False):
+        _draw_bars(panel, lines)
+        panel.set_title(fill(", ".join(MEASURES[name]), width=28), fontsize=9)
+    for panel in axes[len(panels) :]:  # one may be left over
+        panel.set_axis_off()
     figure.suptitle(title(costs), fontsize=9, parse_math=False)
     figure.savefig(file, dpi=120)
 
 
-def _draw_bars(axes: Any, of_rows: Sequence[Row]) -> None:
-    medians = [row.median for row in of_rows]
-    errors = np.abs(np.transpose([row.quartiles for row in of_rows]) - medians)
-    networks = [PLAIN, ENCODER, "guided", "guided, LoRA"]
-    colours = [f"C{networks.index(row.key.network)}" for row in of_rows]
-    places = range(len(of_rows))
+def _draw_bars(axes: Any, lines: pd.DataFrame) -> None:
+    places, medians = np.arange(len(lines)), lines["median"]
+    errors = [medians - lines["lower_quartile"], lines["upper_quartile"] - medians]
+    colours = [f"C{(PLAIN, ENCODER, GUIDED, LORA).index(network)}" for network in lines["network"]]
     axes.barh(places, medians, xerr=errors, color=colours)
-    axes.set_yticks(places, [f"{row.key.plans}, {row.key.network}" for row in of_rows], fontsize=7, parse_math=False)
+    axes.set_yticks(places, lines["plans"] + ", " + lines["network"], fontsize=7, parse_math=False)
     axes.tick_params(axis="x", labelsize=7)
     axes.invert_yaxis()
-    for place, row in zip(places, of_rows, strict=True):
-        if row.limit is not None:
-            axes.plot([row.median / row.limit.median] * 2, [place - 0.45, place + 0.45], "k:", linewidth=1.5)
+    limits = medians / lines["times_limit"]  # NaN is not drawn
+    axes.plot(np.tile(limits, (2, 1)), [places - 0.45, places + 0.45], "k:", linewidth=1.5)

@@ -1,9 +1,9 @@
-"""Where the time that a guide adds to a training goes: encoder, gates, terms of the loss, picture."""
+"""Time the parts that a guide adds to a training: encoder, gates, terms of the loss, picture."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -11,59 +11,49 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from nnunetv2_guidino.lab.cost.random_training import BareEncoder, dummy_batch
+from nnunetv2_guidino.lab.cost.rounds import interleaved
 from nnunetv2_guidino.model.losses.target import read_target
 from nnunetv2_guidino.model.losses.terms import Step
-from nnunetv2_guidino.tools.doctor.random_training import BareEncoder
 from nnunetv2_guidino.training.progress import CASES, GuideProgress
 
-Time = Callable[[dict[str, Callable[[], Any]]], dict[str, list[float]]]
 
-
-def parts(trainer: Any, batch: dict[str, Any], time: Time) -> dict[str, float]:
-    """Median seconds of each part of an eager step, and of one picture of guide_progress.png.
+def parts(trainer: Any, rounds: int) -> dict[str, float]:
+    """Return the median seconds of each part of an eager step, and of one picture of guide_progress.png.
 
     Args:
-        trainer: Initialized, of a guided network.
-        batch: On its device.
-        time: Measures seconds of each action, once a round.
+        trainer: The initialized trainer of a guided network.
+        rounds: The number of times that each part is timed.
     """
     network, loss, device = trainer.bare_network(), trainer.loss, trainer.device
+    batch = dummy_batch(trainer)
     data, target = batch["data"], batch["target"]
 
-    def under_autocast(action: Callable[[], Any]) -> Callable[[], Any]:
-        def act() -> None:
-            with torch.autocast(device.type, enabled=device.type == "cuda"):
-                result = action()
-                total = sum(tensor.float().mean() for tensor in result)
-            total.backward()
+    def forward_and_backward(forward: Callable[[], Tensor | Sequence[Tensor]]) -> None:
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            output = forward()
+            means = [tensor.float().mean() for tensor in ([output] if isinstance(output, Tensor) else output)]
+        torch.autograd.backward(means)
 
-        return act
-
-    encode = BareEncoder(trainer)
     with torch.no_grad():
         *segmentations, logits = network(data)
     for output in (*segmentations, logits):
         output.requires_grad_()
     step = Step(segmentations, logits, read_target(target[0], loss.label_manager), loss.label_manager, loss.in_plane)
-
-    def term(name: str) -> Callable[[], Any]:
-        return under_autocast(lambda: [loss._calculate[name](step)])
-
-    terms = {f"{name} loss": term(name) for name in loss.weights}
+    terms = {f"{name} loss": partial(loss._calculate[name], step) for name in loss.weights}
     if loss.late_fusion is not None:
         terms["late fusion's pixels"] = partial(loss.samples.add, segmentations[0], logits, *step.annotation)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = time(
-            {
-                "encoder": lambda: encode(data, training=True),
-                "guided network": under_autocast(lambda: network(data)),
-                "planned network": under_autocast(lambda: network.network(data)),
-                **terms,
-                "picture": _picture(trainer, Path(folder)),
-            }
-        )
-    middle = {name: median(values) for name, values in seconds.items()}
+        actions: dict[str, Callable[[], Any]] = {
+            "encoder": partial(BareEncoder(trainer), data, training=True),
+            "guided network": partial(forward_and_backward, partial(network, data)),
+            "planned network": partial(forward_and_backward, partial(network.network, data)),
+            **{name: partial(forward_and_backward, term) for name, term in terms.items()},
+            "picture": _picture(trainer, Path(folder)),
+        }
+        middle = {name: median(seconds) for name, seconds in interleaved(actions, rounds, device).items()}
     gates = middle["guided network"] - middle["planned network"] - middle["encoder"]
     return {
         "encoder": middle["encoder"],

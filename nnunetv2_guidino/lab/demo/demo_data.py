@@ -34,17 +34,17 @@ class Pair(NamedTuple):
 
 
 def phantom_cases(part: str, count: int, seed: int) -> list[Pair]:
-    """Generated pairs of the part "train" or "heldout"."""
+    """Generate the pairs of the part "train" or "heldout"."""
     return [Pair(f"{part}_{index:03d}", *pair) for index, pair in enumerate(phantoms(part, count, seed))]
 
 
 def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs of images/ and masks/ with the same stem, shuffled and cut into training and held-out cases.
+    """Read the pairs of images/ and masks/ with the same stem; return shuffled training and held-out cases.
 
-    They are read as `guidino convert folder` reads them: masks by one rule for all, EXIF as both of a pair have it.
+    `guidino convert folder` reads pairs in the same way: one rule for all masks, and the same treatment of EXIF.
 
     Raises:
-        GuidinoError: If a file has no counterpart or cannot be read, or the pairs are too few.
+        GuidinoError: If a file has no counterpart or cannot be read, or if there are too few pairs.
     """
     files = {kind: _by_stem(folder / kind) for kind in ("images", "masks")}
     names = sorted(files["images"])
@@ -82,7 +82,7 @@ def _reading_of_masks(folder: Path, pairs: list[SourcePair], heldout: frozenset[
 
 
 def _read_case(pair: SourcePair, reading: MaskReading) -> Pair:
-    """The pair, reduced so that its shorter side has at most SIZE pixels: the demo is to end while one waits."""
+    """Read a pair and reduce its shorter side to SIZE pixels at most, so that the demo ends while the user waits."""
     image, mask = read_case(pair, Treatment(reading, "RGB"))
     scale = SIZE / min(image.size)
     if scale < 1:

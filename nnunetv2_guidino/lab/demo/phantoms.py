@@ -1,8 +1,8 @@
 """Lesion-like phantoms, painted on the photographs that scikit-image's wheel ships.
 
-A lesion differs from its surroundings by a faint change of colour and by its grain. Its look-alikes have such shapes
-and colours without the grain; highlights and hairs lie over both. So colour alone does not find a lesion, and a network
-that has to learn what texture is from a hundred steps is left with something to gain.
+A lesion differs from its surroundings by a faint change of colour and by its grain. Its look-alikes have the same
+shapes and colours without the grain, and highlights and hairs lie over both. So colour alone does not find a lesion,
+and a network that must learn texture in a hundred steps leaves room for a guide.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from nnunetv2_guidino.errors import GuidinoError
 
 SIZE = 128
-PARTS = {"train": (0.0, 0.68), "heldout": (0.68, 1.0)}  # of every photograph's columns, so that no pixel is in both
+PARTS = {"train": (0.0, 0.68), "heldout": (0.68, 1.0)}  # shares of each photograph's columns: no pixel is in both parts
 CROP = (96, 140)  # pixels of a photograph, at most the narrowest part's width (0.32 * 480)
 BACKGROUNDS = ("retina", "immunohistochemistry", "skin")
 GRAINS = ("gravel", "grass")
@@ -23,7 +23,7 @@ GRAINS = ("gravel", "grass")
 
 @cache
 def photograph(name: str) -> np.ndarray:
-    """(H, W, 3) in [0, 1], 480 to 512 pixels a side. Read from the wheel; `skin` is the moon's surface, tinted."""
+    """Read a photograph (H, W, 3) in [0, 1], 480 to 512 pixels a side; `skin` is the moon's surface, tinted."""
     try:
         from skimage import data
     except ImportError as error:
@@ -39,7 +39,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 def crop(rng: np.random.Generator, name: str, part: str) -> np.ndarray:
-    """A random square of the photograph's part, turned and mirrored, as (SIZE, SIZE, 3)."""
+    """Return a random square of the photograph's part, turned and mirrored, as (SIZE, SIZE, 3)."""
     from skimage.transform import resize
 
     picture = photograph(name)
@@ -52,7 +52,7 @@ def crop(rng: np.random.Generator, name: str, part: str) -> np.ndarray:
 
 
 def blob(rng: np.random.Generator) -> np.ndarray:
-    """A star-shaped region with a wavy outline, as a (SIZE, SIZE) mask of bool."""
+    """Return a star-shaped region with a wavy outline, as a (SIZE, SIZE) mask of bool."""
     from skimage.draw import polygon2mask
 
     angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
@@ -63,7 +63,7 @@ def blob(rng: np.random.Generator) -> np.ndarray:
 
 
 def stroke(rng: np.random.Generator) -> np.ndarray:
-    """A hair: a thin quadratic Bézier curve across the image, as a (SIZE, SIZE) mask of bool."""
+    """Return a hair, a thin quadratic Bézier curve across the image, as a (SIZE, SIZE) mask of bool."""
     start, bend, end = rng.uniform(-0.1, 1.1, (3, 2)) * SIZE
     t = np.linspace(0, 1, 4 * SIZE)[:, None]
     points = np.rint((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end).astype(int)
@@ -74,7 +74,7 @@ def stroke(rng: np.random.Generator) -> np.ndarray:
 
 
 def phantom(rng: np.random.Generator, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """One image (SIZE, SIZE, 3) of uint8 and its mask (SIZE, SIZE) of uint8 with 0 and 1."""
+    """Paint an image (SIZE, SIZE, 3) of uint8 and its mask (SIZE, SIZE) of uint8 with 0 and 1."""
     from skimage.filters import gaussian
 
     image = crop(rng, rng.choice(BACKGROUNDS), part)
@@ -103,6 +103,6 @@ def phantom(rng: np.random.Generator, part: str) -> tuple[np.ndarray, np.ndarray
 
 
 def phantoms(part: str, count: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`count` images and masks of the part "train" or "heldout"; the same arguments give the same pixels."""
+    """Yield `count` images and masks of the part "train" or "heldout"; the same arguments give the same pixels."""
     for index in range(count):
         yield phantom(np.random.default_rng([seed, list(PARTS).index(part), index]), part)

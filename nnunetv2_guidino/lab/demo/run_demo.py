@@ -1,4 +1,4 @@
-"""Train a plain and a guided nnU-Net on the same images, through nnU-Net's own commands, in a folder of its own."""
+"""Train a plain and a guided nnU-Net on the same images by nnU-Net's own commands, in a new folder."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from nnunetv2_guidino.bounds import COUNT, SEED
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import write_json
 from nnunetv2_guidino.lab.demo.demo_data import Pair, phantom_cases, read_cases, write_dataset
 from nnunetv2_guidino.lab.demo.dinov2 import export_dinov2, find_onnx
-from nnunetv2_guidino.lab.demo.picture import draw_comparison
 from nnunetv2_guidino.nnunet.commands import run_command
 from nnunetv2_guidino.nnunet.plans_file import PlansFile
 
 DATASET = "Dataset900_GuidinoDemo"
 TRAIN_CASES, HELDOUT_CASES, PICTURED_CASES = 120, 24, 5
-VALIDATION_CASES = 8  # at most, of those to train on: nnU-Net predicts each after the training
+VALIDATION_CASES = 8  # at most, of the training cases: nnU-Net predicts each after the training
 BATCH_SIZE = 6  # at most; nnU-Net plans for a GPU
-LAYER = 11  # of 12: guides as well as the last one (docs/how_to/choose_an_encoder.md), with a block less to run
+LAYER = 11  # of 12: as good a guide as the last layer's (docs/how_to/choose_an_encoder.md), with a block less to run
 
 
 class Model(NamedTuple):
-    """One of the two that are compared."""
+    """One of the two models."""
 
     trainer: str
     plans: str
@@ -38,7 +40,7 @@ MODELS = {
 
 
 class Result(NamedTuple):
-    """Of one model: scores of the held-out cases, and how long it took."""
+    """The scores of one model on the held-out cases, and its durations."""
 
     dice: list[float]
     iou: list[float]
@@ -47,7 +49,7 @@ class Result(NamedTuple):
 
 
 def make_output_folder(wanted: Path) -> Path:
-    """Make `wanted`, or else `wanted`_2, `wanted`_3, …: whatever an earlier run left stays.
+    """Make `wanted`, or else `wanted`_2, `wanted`_3, …; the output of earlier runs stays.
 
     Raises:
         GuidinoError: If it cannot be made.
@@ -75,14 +77,14 @@ def write_plans(preprocessed: Path, encoder: Path) -> None:
 
 
 def write_split(preprocessed: Path, cases: list[str]) -> None:
-    """One fold that validates on few cases."""
+    """Write a split with one fold that validates on few cases."""
     validation = min(VALIDATION_CASES, max(1, len(cases) // 5))
     split = {"train": cases[validation:], "val": cases[:validation]}
     write_json(preprocessed / "splits_final.json", [split])
 
 
 def score(truths: list[Path], predictions: list[Path]) -> tuple[list[float], list[float]]:
-    """Dice and IoU of every case by nnU-Net's own measure; nan where truth and prediction are both empty."""
+    """Return Dice and IoU of each case by nnU-Net's own code; NaN if truth and prediction are both empty."""
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics
     from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
@@ -106,31 +108,45 @@ def train_and_predict(name: str, trainer: str, root: Path, device: str) -> Resul
 
 
 def draw_picture(root: Path, model_folder: Path, results: dict[str, Result], device: str) -> None:
-    """comparison.png, of the first held-out cases by name."""
+    """Draw comparison.png: a row for each of the first held-out cases by name."""
+    from matplotlib.figure import Figure
+
+    from nnunetv2_guidino.display import draw_outline
     from nnunetv2_guidino.tools.guide.predictor import GuidePredictor
 
     dataset = root / "nnUNet_raw" / DATASET
     truths = sorted((dataset / "labelsTs").iterdir())[:PICTURED_CASES]
     images = [dataset / "imagesTs" / f"{truth.stem}_0000.png" for truth in truths]
-    predictions = {
-        name: [
-            (root / "predictions" / name / truth.name, dice) for truth, dice in zip(truths, result.dice, strict=False)
-        ]
-        for name, result in results.items()
-    }
     with (root / "logs" / "picture.log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         predictor = GuidePredictor(model_folder, ["0"], "checkpoint_final.pth", device)
         guides = [predictor.predict([image]).guide[0] for image in images]
-    draw_comparison(root / "comparison.png", images, truths, guides, predictions)
+    titles = ["image", "truth", "guide", *results]
+    figure = Figure(figsize=(2 * len(titles), 2.15 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), len(titles), squeeze=False)
+    for row, (axes, image, truth) in enumerate(zip(grid, images, truths, strict=True)):
+        for axis, title in zip(axes, titles, strict=True):
+            axis.imshow(np.asarray(Image.open(image)))
+            axis.set_axis_off()
+            if title in results:
+                prediction = np.asarray(Image.open(root / "predictions" / title / truth.name))
+                axis.imshow(np.ma.masked_equal(prediction, 0), cmap="winter", alpha=0.5, vmin=0, vmax=1)
+                axis.set_title(f"{title}, Dice {results[title].dice[row]:.2f}", fontsize=9)
+            elif row == 0:
+                axis.set_title(title, fontsize=9)
+            if title == "guide":
+                axis.imshow(guides[row], cmap="inferno", vmin=0, vmax=1)
+            if title != "image":
+                draw_outline(axis, np.asarray(Image.open(truth)), "white", 1)
+    figure.savefig(root / "comparison.png", dpi=110)
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What `demo` leaves.
+    """The output of `demo`.
 
     Args:
-        folder: With everything in it: nnU-Net's folders, logs, predictions, comparison.png.
-        results: Of the model "plain" and of the model "guided".
+        folder: The folder of nnU-Net's folders, logs, predictions and comparison.png.
+        results: The results of the models "plain" and "guided".
     """
 
     folder: Path
@@ -145,15 +161,15 @@ def demo(
     device: str = "cpu",
     seed: int = 0,
 ) -> Demonstration:
-    """Train a plain and a guided nnU-Net on the same images, through nnU-Net's own commands, and compare them.
+    """Train a plain and a guided nnU-Net on the same images by nnU-Net's own commands, and compare them.
 
     Args:
-        output: Folder to make; if it exists, the same name with _2, _3, … is made instead.
-        data: Folder with images/ and masks/ to use instead of generated phantoms.
-        epochs: Of each training.
-        iterations: Of each epoch.
+        output: The folder to make; if it exists, the same name with _2, _3, … is made instead.
+        data: A folder with images/ and masks/ to use instead of generated phantoms.
+        epochs: The epochs of each training.
+        iterations: The iterations of each epoch.
         device: "cpu", "cuda" or "mps".
-        seed: Of the images and of both trainings.
+        seed: The seed of the images and of both trainings.
 
     Raises:
         GuidinoError: If the extra "demo" is not installed, the data are not as expected, or a command fails.
@@ -162,7 +178,7 @@ def demo(
     COUNT.check("--iterations", iterations)
     SEED.check("--seed", seed)
     usable_device(device)
-    find_onnx()  # what is missing is said before anything is written
+    find_onnx()  # a missing extra is an error before anything is written
     if data:
         train, heldout = read_cases(data, seed)
     else:
@@ -180,7 +196,7 @@ def demo(
 
 
 def _prepare(root: Path, train: list[Pair], heldout: list[Pair]) -> None:
-    """Data set, encoder, preprocessed images, plans and split."""
+    """Write data set, encoder, preprocessed images, plans and split."""
     write_dataset(root / "nnUNet_raw" / DATASET, train, heldout)
     encoder = export_dinov2(root / "dinov2")
     counts = ["-npfp", "1", "-np", "1"]

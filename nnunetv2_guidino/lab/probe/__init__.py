@@ -1,1 +1,1 @@
-"""How good a guide would be, measured before a training."""
+"""The quality of a guide, measured before a training."""

@@ -42,7 +42,7 @@ class Result:
 
 
 class CachedTokens:
-    """Tokens of one part of a fold from several layers, in a file: every patch passes the encoder once.
+    """The tokens of one part of a fold from several layers, in a file: every patch passes the encoder once.
 
     Args:
         fold: The fold.

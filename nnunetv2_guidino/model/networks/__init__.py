@@ -1,1 +1,1 @@
-"""Segmentation networks that plans may name, and what every network is asked before it is guided."""
+"""Segmentation networks that plans may name, and the contract that each network keeps before it is guided."""

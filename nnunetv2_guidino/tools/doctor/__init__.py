@@ -1,1 +1,1 @@
-"""What is asked of an installation: is everything there, and what to do if not."""
+"""Examine an installation, and name a remedy for each fault."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
 from nnunetv2_guidino.tools.evaluation.cases import (
     PredictedCase,
     file_names,
@@ -23,13 +24,7 @@ from nnunetv2_guidino.tools.evaluation.cases import (
 from nnunetv2_guidino.tools.evaluation.evaluation_report import write_report
 from nnunetv2_guidino.tools.evaluation.metrics import Empty
 from nnunetv2_guidino.tools.evaluation.reading import PairReader, find_reader
-from nnunetv2_guidino.tools.evaluation.scored_labels import (
-    LabelSet,
-    find_dataset_json,
-    label_set,
-    read_dataset_json,
-    translation,
-)
+from nnunetv2_guidino.tools.evaluation.scored_labels import LabelSet, find_dataset_json, label_set, translation
 from nnunetv2_guidino.tools.evaluation.scoring import Scorer, score_cases
 from nnunetv2_guidino.tools.evaluation.summary import case_table, summarize
 
@@ -109,7 +104,7 @@ def evaluate(
         source = "the labels given"
     else:
         dataset_json, file = find_dataset_json(references, predictions)
-        labels, source = label_set(dataset_json["labels"], str(file)), str(file)
+        labels, source = label_set(dataset_json.get("labels"), str(file)), str(file)
     cases = pair_folders(references, predictions, dataset_json["file_ending"])
     return _evaluate(cases, labels, dataset_json, output, images, scoring or Scoring(), source)
 
@@ -137,13 +132,13 @@ def evaluate_model(
         GuidinoError: As `evaluate` does, and if the validation of a fold is missing or incomplete.
     """
     model_folder = Path(model_folder)
-    dataset_json = read_dataset_json(model_folder / "dataset.json")
+    dataset_json = read_dataset_json(model_folder / "dataset.json", "file_ending")
     plans = read_json(model_folder / "plans.json", dict)
     name = plans.get("dataset_name")
     if not isinstance(name, str):
         raise GuidinoError(f"{model_folder / 'plans.json'}: dataset_name is {name!r}; expected the data set's name")
     source = "the labels given" if labels else str(model_folder / "dataset.json")
-    labels = labels or label_set(dataset_json["labels"], source)
+    labels = labels or label_set(dataset_json.get("labels"), source)
     cases = pair_folds(model_folder, folds, references, name, dataset_json["file_ending"])
     return _evaluate(cases, labels, dataset_json, output, images, scoring or Scoring(), source)
 

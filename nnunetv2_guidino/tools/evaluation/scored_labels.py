@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.files import read_json
+from nnunetv2_guidino.nnunet.descriptions import read_dataset_json
 from nnunetv2_guidino.printable import check_name
 from nnunetv2_guidino.tools.evaluation.metrics import FOREGROUND
 
@@ -31,7 +31,7 @@ def as_tuple(values: int | tuple[int, ...]) -> tuple[int, ...]:
     return values if isinstance(values, tuple) else (values,)
 
 
-def label_set(labels: Mapping[str, Any], source: str) -> LabelSet:
+def label_set(labels: Mapping[str, Any] | None, source: str) -> LabelSet:
     """Return the classes of nnU-Net's section `labels`: name -> value, or name -> list of values (a region).
 
     Raises:
@@ -132,24 +132,13 @@ def find_dataset_json(references: Path, predictions: Path) -> tuple[dict[str, An
         raise GuidinoError(
             f"no dataset.json in or above {predictions} or {references}; put one there, or use --labels name=value,…"
         )
-    contents = [read_dataset_json(file) for file in files]
+    contents = [read_dataset_json(file, "file_ending") for file in files]
     for file, content in zip(files, contents, strict=True):
         for key in ("labels", "file_ending"):
-            if content[key] != contents[0][key]:
+            if content.get(key) != contents[0].get(key):
                 raise GuidinoError(
                     f"{files[0]} and {file} have different {key.replace('file_ending', 'file endings')}: "
-                    f"{contents[0][key]} and {content[key]}; name the classes of both folders with --labels "
+                    f"{contents[0].get(key)} and {content.get(key)}; name the classes of both folders with --labels "
                     "name=value,…, which reads no dataset.json"
                 )
     return contents[0], files[0]
-
-
-def read_dataset_json(file: Path) -> dict[str, Any]:
-    """Read nnU-Net's dataset.json; raise GuidinoError if it lacks `labels` or `file_ending`."""
-    content = read_json(file, dict)
-    for key, kind, example in (("labels", dict, '{"background": 0, "polyp": 1}'), ("file_ending", str, '".png"')):
-        if key not in content:
-            raise GuidinoError(f"{file} has no key '{key}'")
-        if not isinstance(content[key], kind) or not content[key]:
-            raise GuidinoError(f"{file}: {key} is {content[key]!r}; expected something like {example}")
-    return content

@@ -1,1 +1,1 @@
-"""What a trained guide sees in images."""
+"""The guide of a trained model on images."""

@@ -1,4 +1,4 @@
-"""The guide of one trained fold by itself, on the cases that it validates on: what it finds without a decoder."""
+"""Score the guide of one trained fold by itself, without the decoder, on the fold's validation cases."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetv2_guidino.errors import GuidinoError
-from nnunetv2_guidino.model.losses.dice import dice
 from nnunetv2_guidino.tools.evaluation.cases import PredictedCase, pair_folds
 from nnunetv2_guidino.tools.evaluation.reading import PairReader
 from nnunetv2_guidino.tools.evaluation.scored_labels import LabelSet, as_tuple, label_set
-from nnunetv2_guidino.tools.guide.calibration import Histogram, histogram
+from nnunetv2_guidino.tools.guide.guide_scores import Histogram, dice_of_masks, histogram
 from nnunetv2_guidino.tools.guide.predictor import GuidePredictor
 
 Array = npt.NDArray[Any]
 
 CHECKPOINT = "checkpoint_final.pth"
 ANY_CLASS = "any foreground"
-SHOWN = 256  # pixels along a side of a guide that is kept to be looked at; it is smooth
+SHOWN = 256  # pixels along a side of a guide that is kept as a picture; a guide is smooth
 
 
 class GuideOfClass(NamedTuple):
-    """What a guide says about one class, or about any foreground, in one case."""
+    """The guide for one class, or for any foreground, in one case."""
 
     name: str
     values: Histogram
-    segmentation_dice: float  # of the validation's segmentation, for the same class
+    segmentation_dice: float  # Dice of the validation's segmentation for the same class
 
 
 class GuideOfCase(NamedTuple):
-    """What the guide says in one case."""
+    """The guide in one case."""
 
     case: str
     classes: list[GuideOfClass]
@@ -41,9 +40,10 @@ class GuideOfCase(NamedTuple):
 
 
 def guides_alone(model_folder: Path, fold: str, device: str, raw: Path) -> Iterator[GuideOfCase]:
-    """The guides as `guidino guide` makes them, and how they agree with the reference; one case after the other.
+    """Yield for each validation case the guides of `guidino guide`, and their agreement with the reference.
 
-    Where each class has a guide, each is compared with its class; one guide for several is compared with their union.
+    If each class has a guide, each guide is compared with its class. One guide for several classes is compared with
+    their union.
 
     Args:
         model_folder: …/DatasetXXX/Trainer__Plans__configuration
@@ -51,7 +51,7 @@ def guides_alone(model_folder: Path, fold: str, device: str, raw: Path) -> Itera
         raw: The data set's folder in nnUNet_raw.
 
     Raises:
-        GuidinoError: For a model without a guide or a cascade's later stage, and for files that are missing or damaged.
+        GuidinoError: For a model without a guide, a cascade's later stage, and missing or damaged files.
     """
     predictor = GuidePredictor(model_folder, [fold], CHECKPOINT, device, each_class=True)
     if predictor.previous_stage:
@@ -69,7 +69,7 @@ def guides_alone(model_folder: Path, fold: str, device: str, raw: Path) -> Itera
 
 
 def training_images(raw: Path) -> dict[str, list[Path]]:
-    """Name of each training case -> the files of its channels, as nnU-Net finds them; none where there are none."""
+    """Return the files of each training case's channels by the case's name, as nnU-Net finds them."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     if not (raw / "dataset.json").is_file():
@@ -79,7 +79,7 @@ def training_images(raw: Path) -> dict[str, list[Path]]:
 
 
 def _classes(predictor: GuidePredictor, labels: LabelSet) -> dict[str, tuple[int, ...]]:
-    """What each guide is for: name -> label values, in the order of the guides."""
+    """Return the name and the label values of each guide's class, in the order of the guides."""
     if predictor.number == 1:
         values = tuple(value for value in labels.values if value != 0)
         return {next(iter(labels.classes)) if len(labels.classes) == 1 else ANY_CLASS: values}
@@ -102,8 +102,7 @@ def _scored(
     found = []
     for guide, (name, values) in zip(guides, classes.items(), strict=True):
         truth, mask = (np.isin(array, values) & valid for array in (reference, prediction))
-        counts = (int(pixels.sum()) for pixels in (mask & truth, mask & ~truth, ~mask & truth))
-        found.append(GuideOfClass(name, histogram(guide, truth, valid), dice(*counts)))
+        found.append(GuideOfClass(name, histogram(guide, truth, valid), dice_of_masks(mask, truth)))
     return found
 
 

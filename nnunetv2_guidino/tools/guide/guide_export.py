@@ -1,4 +1,4 @@
-"""The guide of a trained model on images: as files, as pictures, and scored."""
+"""Write the guide of a trained model on images: as files, as pictures, and scored."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from nnunetv2_guidino.bounds import STEP_SIZE
 from nnunetv2_guidino.devices import usable_device
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import filled_folder
-from nnunetv2_guidino.tools.drawing.pages import csv
+from nnunetv2_guidino.tools.drawing.pages import csv, markdown_table
 from nnunetv2_guidino.tools.evaluation.cases import case_names, listing
 from nnunetv2_guidino.tools.evaluation.reading import read_labels
 from nnunetv2_guidino.tools.evaluation.scored_labels import LabelSet, label_set
 from nnunetv2_guidino.tools.guide.guide_files import image_files, save_guide
+from nnunetv2_guidino.tools.guide.guide_scores import guide_scores
 from nnunetv2_guidino.tools.guide.panels import Pictured, draw_contact_sheets, draw_panel
 from nnunetv2_guidino.tools.guide.predictor import GuidePredictor
-from nnunetv2_guidino.tools.guide.scores import guide_scores
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What `guide` wrote.
+    """The output of `guide`.
 
     Args:
-        folder: With guides/, panels/, the contact sheets, and guide.csv where there were references.
-        table: One row for each case, with the columns case, dice and auc where there were references.
-        sheets: Names of the contact sheets.
+        folder: The folder of guides/, panels/, the contact sheets, and guide.csv if there were references.
+        table: One row for each case: its name as case, and dice and auc if there were references.
+        sheets: The names of the contact sheets.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Shown:
 
 
 class Files(NamedTuple):
-    """Of one case."""
+    """The files of one case."""
 
     name: str
     images: list[Path]  # one for each channel
@@ -69,19 +69,19 @@ def guide(
     Args:
         model: …/DatasetXXX/Trainer__Plans__configuration.
         images: Folder with CASE_0000.*, as for prediction.
-        output: Folder; files of the same names in it are replaced once all are there.
+        output: Folder to write into; files of the same names are replaced when all are complete.
         references: Folder with CASE.*, one for each image: the guides are scored.
         previous_predictions: Folder with the predictions of a cascade's previous stage.
-        folds: To average; default: all numbered ones.
-        checkpoint: Name of the file in each fold.
+        folds: The folds to average; the default is all numbered folds.
+        checkpoint: The name of the checkpoint's file in each fold.
         device: "cpu", "cuda" or "mps".
-        step_size: nnU-Net's, of the sliding window, as a share of the patch.
+        step_size: The sliding window's step as a share of the patch.
         mirroring: Average over mirrored images, as nnU-Net does.
 
     Raises:
-        GuidinoError: For whatever is missing or damaged, naming it; nothing is written then.
+        GuidinoError: If a file is missing or damaged; the error names it, and nothing is written.
     """
-    usable_device(device)  # what is seen at once is said before anything is loaded
+    usable_device(device)  # a wrong option must not cost the time to load a model
     STEP_SIZE.check("-step_size", step_size)
     predictor = GuidePredictor(model, folds, checkpoint, device, step_size, mirroring)
     cases = _cases_of(predictor, images, references, previous_predictions)
@@ -89,7 +89,7 @@ def guide(
     with filled_folder(output) as folder:
         for name in ("guides", "panels"):  # not beside the images or predictions, which have the same names
             (folder / name).mkdir()
-        with tqdm(cases, desc="guide", unit="case", disable=None) as bar:  # closed before anything is complained
+        with tqdm(cases, desc="guide", unit="case", disable=None) as bar:  # an error comes after the closed bar
             rows = [_one_case(predictor, labels, files, folder) for files in bar]
         table = pd.DataFrame(rows)
         if references:
@@ -121,7 +121,7 @@ def _check_stage(model: Path, previous_stage: str | None, predictions: Path | No
 
 
 def _of_cases(folder: Path | None, what: str, cases: Collection[str], ending: str) -> dict[str, Path | None]:
-    """A file for each case, or None where no folder is given. Those of other cases may lie there too."""
+    """Return a file for each case, or None without a folder. The folder may hold files of other cases, too."""
     if folder is None:
         return dict.fromkeys(cases)
     if missing := set(cases) - set(case_names(folder, ending)):
@@ -130,7 +130,7 @@ def _of_cases(folder: Path | None, what: str, cases: Collection[str], ending: st
 
 
 def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder: Path) -> dict[str, Any]:
-    """Write guide and panel; the case's row of guide.csv."""
+    """Write guide and panel; return the case's row of guide.csv."""
     name = files.name
     guided = predictor.predict(files.images, files.previous)
     image, _ = predictor.reader().read_images([str(files.images[0])])
@@ -148,10 +148,24 @@ def _one_case(predictor: GuidePredictor, labels: LabelSet, files: Files, folder:
 
 
 def _read_truth(file: Path, reader: type, labels: LabelSet, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Foreground and what is not to be ignored, both (D, H, W) of bool."""
+    """Return the foreground and the valid pixels, both (D, H, W) of bool."""
     reference, *_ = read_labels(file, reader, labels, labels.ignore)
     reference = reference.reshape((1, *reference.shape) if reference.ndim == 2 else reference.shape)
     if reference.shape != shape:
         raise GuidinoError(f"{file} has size {reference.shape}, its image has {shape}")
     ignored = np.zeros_like(reference, bool) if labels.ignore is None else reference == labels.ignore
     return (reference > 0) & ~ignored, ~ignored
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Return mean ± standard deviation, median, extremes and number of cases of the guide's Dice and AUC, as Markdown.
+
+    Args:
+        table: As in `Shown`.
+    """
+    rows = []
+    for name, column in (("Dice at 0.5", "dice"), ("AUC", "auc")):
+        values = table[column].dropna()
+        numbers = [f"{value:.3f}" for value in (values.median(), values.min(), values.max())]
+        rows.append([name, f"{values.mean():.3f} ± {values.std():.3f}", *numbers, f"{len(values)} of {len(table)}"])
+    return markdown_table(pd.DataFrame(rows, columns=["guide", "mean ± sd", "median", "lowest", "highest", "cases"]))

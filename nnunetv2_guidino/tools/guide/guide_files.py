@@ -1,4 +1,4 @@
-"""Image files of a folder by case, and guides as files on the same grid as their image."""
+"""Find the image files of each case in a folder; write guides as files on their image's grid."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Guide = npt.NDArray[np.float32]
 
 
 def image_files(folder: Path, ending: str) -> dict[str, list[Path]]:
-    """Name of each case -> the files of its channels, CASE_0000, CASE_0001 and so on.
+    """Return the files of each case's channels (CASE_0000, CASE_0001 and so on) by the case's name.
 
     Raises:
-        GuidinoError: If there are none, or a channel that other cases have is missing.
+        GuidinoError: If there are no images, or if a case lacks a channel that other cases have.
     """
     channels: dict[str, list[str]] = {}
     for name in case_names(folder, ending):
@@ -45,12 +45,12 @@ def image_files(folder: Path, ending: str) -> dict[str, list[Path]]:
 
 
 def save_guide(guide: Guide, file: Path, properties: dict[str, Any]) -> None:
-    """Write a guide as its image was read: NIfTI and other volumes, TIFF: float32; PNG, BMP: 0…255.
+    """Write a guide in its image's format: float32 as NIfTI, another volume or TIFF, 0…255 as PNG or BMP.
 
     Args:
         guide: (D, H, W) in [0, 1]; D is 1 for 2D images.
-        file: Its ending says the format.
-        properties: Of nnU-Net's reader for the image.
+        file: The file; its ending names the format.
+        properties: The image's properties from nnU-Net's reader.
     """
     if "sitk_stuff" in properties:
         _save_itk(guide, file, **properties["sitk_stuff"])

@@ -1,4 +1,4 @@
-"""A panel for each case (image, truth, guide, prediction) and contact sheets of many panels."""
+"""Draw a panel of a case (image, truth, guide, prediction) and contact sheets of many panels."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SHEET_COLUMNS, SHEET_ROWS = 2, 10
 
 
 class Pictured(NamedTuple):
-    """What a panel shows of one case, on one grid: (D, H, W), or (1, H, W) for 2D images."""
+    """The arrays of one case in a panel, on one grid: (D, H, W), or (1, H, W) for 2D images."""
 
     title: str
     image: Array  # (C, D, H, W)
     guide: Array  # in [0, 1]
-    prediction: Array  # of bool: any foreground
-    truth: Array | None  # the same
+    prediction: Array  # any foreground, of bool
+    truth: Array | None  # any foreground, of bool
     spacing: Sequence[float]  # of the three axes
 
 
@@ -43,7 +43,7 @@ class Plane(NamedTuple):
 
 
 def planes(component: Array) -> list[Plane]:
-    """The one slice of a 2D image; of a volume, along each axis the slice with most of the component."""
+    """Return the slice of a 2D image; for a volume, the slice along each axis that holds most of the component."""
     if len(component) == 1:
         return [Plane(0, 0)]
     others = ((1, 2), (0, 2), (0, 1))
@@ -51,13 +51,13 @@ def planes(component: Array) -> list[Plane]:
 
 
 def largest_component(mask: Array) -> Array:
-    """The largest connected component of a mask that is not empty."""
+    """Return the largest connected component of a mask that is not empty."""
     labels, _ = ndimage.label(mask)
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
-def what_to_see(case: Pictured) -> Array:
-    """The largest component of the truth, else of the prediction; the guide itself where both are empty."""
+def _object_to_show(case: Pictured) -> Array:
+    """Return the largest component of the truth, else of the prediction; the guide itself if both are empty."""
     for mask in (case.truth, case.prediction):
         if mask is not None and mask.any():
             return largest_component(mask)
@@ -66,7 +66,7 @@ def what_to_see(case: Pictured) -> Array:
 
 def draw_panel(case: Pictured, file: Path) -> None:
     """Write a panel: one row for a 2D image, three rows (orthogonal planes) for a volume."""
-    shown = planes(what_to_see(case))
+    shown = planes(_object_to_show(case))
     titles = ["image", *(["truth"] if case.truth is not None else []), "guide", "prediction"]
     heights = [WIDTH * min(_sides(case, plane)[0] / _sides(case, plane)[1], 2) for plane in shown]
     figure = Figure(figsize=(WIDTH * len(titles) + 0.6, sum(heights) + 0.4 * len(shown) + 0.4), layout="constrained")
@@ -86,7 +86,7 @@ def draw_panel(case: Pictured, file: Path) -> None:
 
 
 def _sides(case: Pictured, plane: Plane) -> list[float]:
-    """Height and width of a plane in units of the spacing."""
+    """Return height and width of a plane in units of the spacing."""
     sides = zip(case.guide.shape, case.spacing, strict=True)
     return [size * spacing for axis, (size, spacing) in enumerate(sides) if axis != plane.axis]
 
@@ -109,7 +109,7 @@ def _draw_plane(axes: dict[str, Axes], case: Pictured, image: Array, plane: Plan
 
 
 def draw_contact_sheets(panels: Sequence[Path], folder: Path) -> list[str]:
-    """Write contact_sheet_1.png, …, of the panels at half their size, in their order; the names of the sheets."""
+    """Write the panels at half their size, in order, on contact_sheet_1.png and so on; return the sheets' names."""
     names: list[str] = []
     for first in range(0, len(panels), SHEET_COLUMNS * SHEET_ROWS):
         thumbnails = [_half(panel) for panel in panels[first : first + SHEET_COLUMNS * SHEET_ROWS]]

@@ -1,4 +1,4 @@
-"""The guide of a trained model through nnU-Net's own preprocessing, sliding window, mirroring and resampling."""
+"""Predict the guide of a trained model by nnU-Net's own preprocessing, sliding window, mirroring and resampling."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from nnunetv2_guidino.nnunet.images import check_whole
 from nnunetv2_guidino.nnunet.model_folder import read_model
 from nnunetv2_guidino.printable import first_line
 
-# To nnU-Net a guide is a region whose logits are probabilities already; outside the crop it is 0.
+# nnU-Net takes a guide for a region whose logits are probabilities already; outside the crop it is 0.
 GUIDE_REGION = LabelManager(
     {"background": 0, "guide": (1, 2)}, regions_class_order=(1,), inference_nonlin=nn.Identity()
 )
 
 
 class SegmentationAndGuides(nn.Module):
-    """Guides as more channels behind a guided network's logits as it predicts them, resized to the patch.
+    """A guided network that returns its guides, resized to the patch, as further channels behind the logits.
 
     Args:
         network: The guided network.
-        each_class: Its guides as they are, G of them; else the one that gates, and G is 1.
+        each_class: Return all G guides; else the guide that gates, and G is 1.
 
     Shape:
         (B, n, …) -> (B, classes + G, …)
@@ -59,7 +59,7 @@ class SegmentationAndGuides(nn.Module):
 
 
 class Guided(NamedTuple):
-    """On the grid of the image as nnU-Net's reader returns it; 2D images are volumes of one slice."""
+    """A prediction on the image's grid as nnU-Net's reader returns it; 2D images are volumes of one slice."""
 
     guides: npt.NDArray[np.float32]  # (G, D, H, W) in [0, 1]
     segmentation: npt.NDArray[Any]  # (D, H, W) of labels, as nnUNetv2_predict writes it
@@ -67,20 +67,20 @@ class Guided(NamedTuple):
 
     @property
     def guide(self) -> npt.NDArray[np.float32]:
-        """The guide that gates, (D, H, W)."""
+        """The guide that gates, as (D, H, W)."""
         return self.guides.max(0)
 
 
 class GuidePredictor:
-    """Predicts guide and segmentation of one image after the other; several folds are averaged.
+    """Predicts guide and segmentation of one image after the other, averaged over folds.
 
     Args:
         model_folder: …/DatasetXXX/Trainer__Plans__configuration
-        folds: Default: all numbered ones that have the checkpoint.
-        checkpoint: Name of the file in each fold.
+        folds: The folds; the default is all numbered folds that have the checkpoint.
+        checkpoint: The name of the checkpoint's file in each fold.
         device: "cpu", "cuda" or "mps".
-        step_size, use_mirroring: nnU-Net's, of the sliding window.
-        each_class: Where each class has a guide, predict each of them; else their maximum, which gates.
+        step_size, use_mirroring: The settings of nnU-Net's sliding window.
+        each_class: Predict the guide of each class, if each class has one; else their maximum, which gates.
 
     Raises:
         GuidinoError: If there is no such model, or it has no guide.
@@ -122,23 +122,23 @@ class GuidePredictor:
             model.first["trainer_name"],
             model.first.get("inference_allowed_mirroring_axes"),
         )
-        # All that the sliding window asks of it is how many channels there are.
+        # The sliding window asks the label manager for the number of channels only.
         heads = self.label_manager.num_segmentation_heads + self.number
         predictor.label_manager = SimpleNamespace(num_segmentation_heads=heads)
         self.predictor = predictor
 
     @property
     def reader(self) -> type:
-        """nnU-Net's, for this model's images."""
+        """nnU-Net's reader of this model's images."""
         return self.plans_manager.image_reader_writer_class
 
     @property
     def previous_stage(self) -> str | None:
-        """Of a cascade: the configuration whose predictions this model sees beside the images."""
+        """The configuration whose predictions this model sees beside the images, if it is a cascade's later stage."""
         return self.configuration_manager.previous_stage_name
 
     def predict(self, image_files: Sequence[Path], previous: Path | None = None) -> Guided:
-        """Guides and segmentation of one image, given the files of its channels.
+        """Predict guides and segmentation of one image from the files of its channels.
 
         Args:
             previous: The previous stage's prediction, if the model has such a stage.
@@ -166,7 +166,7 @@ class GuidePredictor:
         return Guided(np.clip(np.stack(found), 0, 1), segmentation, properties)
 
     def _preprocessed(self, image_files: Sequence[Path], previous: Path | None) -> tuple[Any, Any, dict[str, Any]]:
-        """As nnU-Net's preprocessor makes it of files: data (C, …), the previous stage's labels, properties."""
+        """Return the output of nnU-Net's preprocessor: data (C, …), the previous stage's labels, properties."""
         image, properties = self.read_image(image_files)
         previous_labels = None
         files = f"{image_files[0]} with {previous}" if previous else image_files[0]
@@ -179,11 +179,11 @@ class GuidePredictor:
             return preprocessor.run_case_npy(image, previous_labels, properties, *managers)
         except GuidinoError:
             raise
-        except Exception as error:  # each reader's library has its own
+        except Exception as error:  # each reader's library raises errors of its own
             raise GuidinoError(f"{files} cannot be preprocessed: {error or type(error).__name__}") from error
 
     def read_image(self, image_files: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
-        """The image (C, D, H, W) in the files of its channels, and its properties, as nnU-Net's reader returns them.
+        """Read the image (C, D, H, W) from the files of its channels, and its properties, by nnU-Net's reader.
 
         Raises:
             GuidinoError: For a file that cannot be read, or another number of channels than the model was trained on.
@@ -193,7 +193,7 @@ class GuidePredictor:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints what it then raises without a word
                 image, properties = self.reader().read_images(list(map(str, image_files)))
-        except Exception as error:  # each reader's library has its own
+        except Exception as error:  # each reader's library raises errors of its own
             raise GuidinoError(_unreadable(image_files, error)) from error
         expected = len(self.configuration_manager.normalization_schemes)
         if len(image) != expected:

@@ -14,8 +14,8 @@ from nnunetv2_guidino.lab.benchmark.guides import (
     training_rows,
 )
 from nnunetv2_guidino.lab.benchmark.job import Job
-from nnunetv2_guidino.tools.guide.calibration import Histogram, histogram
 from nnunetv2_guidino.tools.guide.guide_alone import GuideOfCase, GuideOfClass
+from nnunetv2_guidino.tools.guide.guide_scores import Histogram, histogram
 
 TRUTH = np.zeros((1, 10, 10), bool)
 TRUTH[0, :5] = True

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from nnunetv2_guidino.lab.cost import timing as measure
-from nnunetv2_guidino.lab.cost.cost_report import read_costs, rows, table
+from nnunetv2_guidino.lab.cost.cost_report import RATIOS, read_costs, results, table
+from nnunetv2_guidino.lab.cost.rounds import interleaved
 from nnunetv2_guidino.lab.cost.timing import ENCODER, GUIDED, LORA, MEASURES, PLAIN, Costs, Key
 
 
 @pytest.mark.slow
-def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path):
+def test_measures_and_leaves_nothing_behind(planned_dataset, guidino, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "STARTS", 2)  # each starts four processes
     before = {path: path.stat().st_mtime for path in planned_dataset.parent.rglob("*")}
     options = ("--beside", "nnUNetPlansB", "--rounds", 2, "-o", tmp_path / "cost")
     text = guidino("cost", "-d", 999, *options)
@@ -66,7 +68,7 @@ def test_what_is_timed_has_just_been_run_before():
     done = []
     keys = [Key("step", "A", network) for network in (PLAIN, GUIDED)]
     actions = {key: partial(done.append, key) for key in keys}
-    seconds = measure.interleaved(actions, 2, torch.device("cpu"))
+    seconds = interleaved(actions, 2, torch.device("cpu"))
     assert done == [keys[0], keys[0], keys[1], keys[1]] * 2
     assert {key: len(values) for key, values in seconds.items()} == dict.fromkeys(keys, 2)
 
@@ -75,12 +77,18 @@ def test_ratios_are_taken_round_by_round():
     seconds = np.array([1, 10, 2, 9, 3, 8])  # of rounds
     costs = made_up_costs({PLAIN: seconds, ENCODER: seconds, GUIDED: 2 * seconds, LORA: 3 * seconds})
     costs.values[Key("step", "B", PLAIN)] = [*(4 * seconds)]
-    found = {row.key: row for row in rows(costs)}
-    guided, lora, other = (found[Key("step", *of)] for of in (("A", GUIDED), ("A", LORA), ("B", PLAIN)))
-    assert guided.median == 11
-    assert (guided.plain, guided.limit, guided.passes) == ((2, 2, 2), (1, 1, 1), (1, 1, 1))
-    assert (lora.plain, lora.passes) == ((3, 3, 3), (2, 2, 2))
-    assert (other.plain, other.limit, other.passes) == ((4, 4, 4), None, None)
+    found = results(costs).set_index(["measure", "plans", "network"])
+    guided, lora, other = (found.loc[("step", *of)] for of in (("A", GUIDED), ("A", LORA), ("B", PLAIN)))
+    assert guided["median"] == 11
+    assert [ratio(guided, name) for name in RATIOS] == [(2, 2, 2), (1, 1, 1), (1, 1, 1)]
+    assert [ratio(lora, name) for name in ("times_plain", "encoder_passes")] == [(3, 3, 3), (2, 2, 2)]
+    assert [ratio(other, name) for name in RATIOS] == [(4, 4, 4), None, None]
+
+
+def ratio(line, name):
+    """Median and interval of a ratio; None where all three are missing."""
+    numbers = line[[name, f"{name}_low", f"{name}_high"]]
+    return None if numbers.isna().all() else tuple(numbers)
 
 
 def made_up_costs(steps):
@@ -92,8 +100,8 @@ def test_a_ratio_has_the_interval_of_its_median():
     """Of 20 independent values, the 6th and the 15th: P(5 < X < 15) = 95.9 % of a binomial X of 20 and one half."""
     factors = np.random.default_rng(0).permutation(20) + 1
     seconds = np.tile([1.0, 2.0], 10)
-    (row,) = [row for row in rows(made_up_costs({PLAIN: seconds, GUIDED: factors * seconds})) if row.key[2] == GUIDED]
-    assert row.plain == (10.5, 6, 15)
+    _, guided = results(made_up_costs({PLAIN: seconds, GUIDED: factors * seconds})).iloc
+    assert ratio(guided, "times_plain") == (10.5, 6, 15)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +110,7 @@ def test_a_ratio_has_the_interval_of_its_median():
 )
 def test_no_ratio_without_an_interval_or_with_drift(plain):
     costs = made_up_costs({PLAIN: np.array(plain), GUIDED: 1.1 * np.array(plain)})
-    assert [row.plain for row in rows(costs)] == [None, None]
+    assert [ratio(line, "times_plain") for line in results(costs).iloc] == [None, None]
     assert ("the rounds drift" in table(costs)) == (len(plain) == 6)
 
 
@@ -116,8 +124,10 @@ def test_no_ratio_without_an_interval_or_with_drift(plain):
         ({"encodr": "x"}, "encodr"),
     ],
 )
-def test_what_is_wrong_is_one_line(planned_dataset, capsys, change, complaint):
+def test_wrong_plans_are_one_line_before_anything_is_measured(planned_dataset, capsys, monkeypatch, change, complaint):
     from nnunetv2_guidino.cli import main
+
+    monkeypatch.setattr(measure, "_in_fresh_processes", lambda trainings: pytest.fail("measured"))
 
     file = planned_dataset / "nnUNetPlans.json"
     plans = json.loads(file.read_text())

@@ -9,7 +9,7 @@ import planned
 import pytest
 from transformers import AutoModel, Dinov2Config
 
-from nnunetv2_guidino.lab.cost.fresh import COUNTABLE
+from nnunetv2_guidino.lab.cost.fresh import MALLOC_SETTINGS
 from nnunetv2_guidino.lab.cost.timing import GUIDED, LORA, PLAIN, TRAINERS
 from nnunetv2_guidino.nnunet.plans_file import PlansFile
 from nnunetv2_guidino.tools.plan.memory import estimate
@@ -27,7 +27,7 @@ with torch.autocast("cpu", torch.bfloat16):
 def peak(file, network: str) -> float:
     """GB of two steps, in a process of its own."""
     command = [sys.executable, "-c", MEASURE, str(file), "2d", TRAINERS[network], "cpu", "2"]
-    environment = {**os.environ, **COUNTABLE}
+    environment = {**os.environ, **MALLOC_SETTINGS}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout.split()[-1]) / 2**30
 

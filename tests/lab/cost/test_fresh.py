@@ -7,10 +7,10 @@ import sys
 import planned
 import pytest
 
-from nnunetv2_guidino.lab.cost.fresh import in_fresh_process
+from nnunetv2_guidino.errors import GuidinoError
+from nnunetv2_guidino.lab.cost.fresh import NNUNETS_OWN, in_fresh_process
+from nnunetv2_guidino.lab.cost.random_training import Training
 from nnunetv2_guidino.lab.cost.timing import GUIDED, PLAIN, TRAINERS, with_stock_trainer
-from nnunetv2_guidino.tools.doctor.random_training import Training
-from nnunetv2_guidino.tools.doctor.trainer_import import NNUNETS_OWN
 
 OURS = "nnunetv2_guidino.model.networks.nnwnet.NnWNet"
 
@@ -30,11 +30,16 @@ def test_networks_without_guide_have_nnunet_s_own_trainer(tmp_path, network, arc
 
 def test_nnunet_s_own_trainer_is_imported_alone():
     code = (
-        "import sys; from nnunetv2_guidino.tools.doctor.trainer_import import imported_trainer;"
-        "imported_trainer('nnUNetTrainer');"
+        "import sys; from nnunetv2_guidino.lab.cost.fresh import import_trainer;"
+        "import_trainer('nnUNetTrainer');"
         "sys.exit('transformers' in sys.modules or 'nnunetv2_guidino.training.guided' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_of_the_process_is_one_line(tmp_path):
+    with pytest.raises(GuidinoError, match=r"in a process of its own \(exit code 1\): .*there is no trainer"):
+        in_fresh_process(Training(tmp_path / "plans.json", "2d", "nnUNetTrainerGuiDINO_x"))
 
 
 @pytest.mark.slow

@@ -6,11 +6,12 @@ import planned
 import pytest
 import torch
 
+from nnunetv2_guidino.lab.cost.random_training import BareEncoder, Training, build_trainer, dummy_batch
 from nnunetv2_guidino.lab.cost.timing import GUIDED, LORA, TRAINERS
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
 from nnunetv2_guidino.model.losses.boundary import boundary_band
 from nnunetv2_guidino.model.losses.target import read_target
-from nnunetv2_guidino.tools.doctor.random_training import BareEncoder, Prediction, Training, build_trainer, dummy_batch
+from nnunetv2_guidino.tools.doctor.rehearsal import Prediction
 
 REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
 
@@ -79,7 +80,7 @@ def test_an_ensemble_encodes_a_tile_as_often_as_its_encoders_differ(
 
 
 def test_an_encoder_that_is_not_here_is_built_by_its_architecture(planned_dataset, monkeypatch):
-    monkeypatch.setattr("nnunetv2_guidino.tools.doctor.random_training.is_cached", lambda encoder: False)
+    monkeypatch.setattr("nnunetv2_guidino.lab.cost.random_training.is_cached", lambda encoder: False)
     trainer = trainer_of(planned_dataset, GUIDED)
     assert trainer.network.token_encoder.channels == 384
 

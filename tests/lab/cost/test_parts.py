@@ -1,24 +1,22 @@
 """The parts of a guided step, which are reported on a GPU; here the CPU plays one."""
 
 import pytest
-import torch
 
+from nnunetv2_guidino.lab.cost import step_parts
 from nnunetv2_guidino.lab.cost.cost_report import table
-from nnunetv2_guidino.lab.cost.step_parts import parts
-from nnunetv2_guidino.lab.cost.timing import GUIDED, TRAINERS, Costs, Key, interleaved
-from nnunetv2_guidino.tools.doctor.random_training import Training, build_trainer, dummy_batch
+from nnunetv2_guidino.lab.cost.random_training import Training, build_trainer
+from nnunetv2_guidino.lab.cost.timing import GUIDED, TRAINERS, Costs, Key
 
 
-def test_each_part_of_a_step_is_timed(planned_dataset):
+def test_each_part_of_a_step_is_timed(planned_dataset, monkeypatch):
     trainer = build_trainer(Training(planned_dataset / "nnUNetPlans.json", "2d", TRAINERS[GUIDED]))
     done = []
 
-    def time_each(actions):
-        done.extend(actions)
-        seconds = interleaved({Key("part", "", name): act for name, act in actions.items()}, 1, torch.device("cpu"))
-        return {key.network: values for key, values in seconds.items()}
-
-    found = parts(trainer, dummy_batch(trainer), time_each)
+    interleaved = step_parts.interleaved
+    monkeypatch.setattr(
+        step_parts, "interleaved", lambda actions, *of: done.extend(actions) or interleaved(actions, *of)
+    )
+    found = step_parts.parts(trainer, rounds=1)
     losses = [*(f"{name} loss" for name in trainer.loss.weights), "late fusion's pixels"]
     assert done == ["encoder", "guided network", "planned network", *losses, "picture"]
     assert [*found] == ["encoder", "TokenBook and gates", *losses, "a picture"]

@@ -12,9 +12,8 @@ from tiny_encoders import DEPTH
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.probe.fold_patches import patches, read_fold
-from nnunetv2_guidino.lab.probe.probe import best, prepare
+from nnunetv2_guidino.lab.probe.probe import best, write_results
 from nnunetv2_guidino.lab.probe.probe import probe as ask
-from nnunetv2_guidino.lab.probe.probe_report import write_results
 from nnunetv2_guidino.lab.probe.probing import BATCH, Result, guide_dice, train_tokenbook
 from nnunetv2_guidino.model.guide.tokenbook import TokenBook
 from nnunetv2_guidino.model.losses.target import Annotation
@@ -179,7 +178,7 @@ def test_wrong_options_are_refused(options, message, dataset, tiny_encoder, caps
 )
 def test_a_notebook_s_numbers_are_refused_alike(option, message, dataset):
     with pytest.raises(GuidinoError, match=message):
-        prepare(planned.DATASET, **option)
+        ask(planned.DATASET, **option)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +204,14 @@ def test_a_notebook_s_numbers_are_refused_alike(option, message, dataset):
 def test_json_of_another_shape_is_named(file, content, message, dataset):
     (dataset / file).write_text(content)
     with pytest.raises(GuidinoError, match=message):
-        prepare(planned.DATASET)
+        ask(planned.DATASET)
 
 
 def test_a_folder_without_cases_is_named(dataset):
     for path in (dataset / "x").iterdir():
         path.unlink()
     with pytest.raises(GuidinoError, match="x has no cases as nnU-Net preprocesses them"):
-        prepare(planned.DATASET)
+        ask(planned.DATASET)
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):
@@ -229,11 +228,11 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
 def test_a_disk_that_is_too_small_is_named(dataset, tiny_encoder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(GuidinoError, match="has 0.0 GB free, and the tokens need .*: set TMPDIR"):
-        ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32], steps=2)
+        list(ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32], steps=2))
 
 
 def test_the_function_returns_all_results(dataset, tiny_encoder):
-    results = ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32, 64], steps=2)
+    results = list(ask(planned.DATASET, encoder=str(tiny_encoder("dinov2")), layers=[1], sizes=[32, 64], steps=2))
     assert [(result.size, result.layer) for result in results] == [(32, 1), (64, 1)]
     undefined = Result(64, 1, [float("nan")], 1.0)
     assert best([undefined, *results]) in results

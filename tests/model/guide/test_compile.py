@@ -5,7 +5,7 @@ import torch
 from tiny_networks import DIMENSIONS
 from torch._dynamo.utils import counters
 
-from nnunetv2_guidino.tools.doctor.random_training import dummy_batch
+from nnunetv2_guidino.lab.cost.random_training import dummy_batch
 from nnunetv2_guidino.tools.doctor.rehearsal import epoch, recompile
 
 EPOCHS = [

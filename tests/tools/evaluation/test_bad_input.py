@@ -68,7 +68,7 @@ MUTATIONS = [
     (corrupt_first_reference, r"gt/a\.png cannot be read: it is none of PNG, BMP, TIFF, JPEG"),
     (no_dataset_json, r"no dataset\.json in or above"),
     (broken_dataset_json, r"pred/dataset\.json is no JSON file"),
-    (no_labels, r"pred/dataset\.json has no key 'labels'"),
+    (no_labels, r"pred/dataset\.json: labels must be name: value or name: \[values\], found None"),
     (other_dataset_json, r"pred/dataset\.json and .*gt/dataset\.json have different labels"),
 ]
 

@@ -11,9 +11,9 @@ from volumes import LABELS, PATCH, REGIONS, SHAPE, write_volumes
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.nnunet.folders import folder_of
-from nnunetv2_guidino.tools.guide.calibration import HALF
 from nnunetv2_guidino.tools.guide.guide_alone import ANY_CLASS, guides_alone
 from nnunetv2_guidino.tools.guide.guide_export import guide
+from nnunetv2_guidino.tools.guide.guide_scores import HALF
 from nnunetv2_guidino.tools.guide.predictor import GuidePredictor
 
 

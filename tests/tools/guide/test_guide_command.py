@@ -8,7 +8,7 @@ from PIL import Image
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.tools.guide.guide_export import guide
-from nnunetv2_guidino.tools.guide.scores import guide_scores
+from nnunetv2_guidino.tools.guide.guide_scores import guide_scores
 
 
 @pytest.fixture

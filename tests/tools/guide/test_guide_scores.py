@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunetv2_guidino.tools.guide.calibration import BINS, HALF, THRESHOLDS, histogram
-from nnunetv2_guidino.tools.guide.scores import guide_scores
+from nnunetv2_guidino.tools.guide.guide_scores import BINS, HALF, THRESHOLDS, guide_scores, histogram
 
 
 @pytest.fixture

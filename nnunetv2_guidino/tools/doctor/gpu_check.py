@@ -1,4 +1,4 @@
-"""Whether trainings and predictions work on this device: each check is a function of a rehearsal."""
+"""Check that trainings and predictions work on a device: each check is a function of a rehearsal."""
 
 from __future__ import annotations
 
@@ -21,36 +21,47 @@ from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import cosine_similarity
 
 import nnunetv2_guidino
-from nnunetv2_guidino.model.encoders.token_encoder import TOKENS_AT_ONCE
 from nnunetv2_guidino.nnunet.plans_file import PlansFile
-from nnunetv2_guidino.tools.doctor.finding import Finding, reason
-from nnunetv2_guidino.tools.doctor.random_training import Prediction, temporary_folders
-from nnunetv2_guidino.tools.doctor.rehearsal import DATASET_JSON, GUIDED, PLAIN, Rehearsal, epoch, recompile
+from nnunetv2_guidino.printable import first_line
+from nnunetv2_guidino.tools.doctor.installation import Finding
+from nnunetv2_guidino.tools.doctor.rehearsal import (
+    DATASET_JSON,
+    GUIDED,
+    LORA,
+    PLAIN,
+    Prediction,
+    Rehearsal,
+    epoch,
+    recompile,
+    rehearsal_on,
+    temporary_folders,
+    volumes_on,
+)
 from nnunetv2_guidino.tools.plan.memory import estimate
 
 CPU = torch.device("cpu")
-LORA = {"lora": {"dropout": 0.0}}
 START_SCALE = 2**16  # GradScaler's
 REPORT = "not as expected: please report it with this line, the GPU, and the versions that `guidino doctor` prints"
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
 
 def finding(what: str, numbers: str, *wrong: str) -> Finding:
-    """Say the numbers and, where some miss, which."""
+    """Return a finding of these numbers; each text of `wrong` that is not empty names a number that is wrong."""
     missed = [text for text in wrong if text]
     return Finding(what, numbers, f"{'; '.join(missed)}: {REPORT}" if missed else None)
 
 
 def step_agrees_with_the_cpu(rehearsal: Rehearsal) -> Finding:
-    """An eager step beside the same one in float32 on the CPU: loss and the gradients of each part."""
+    """Compare an eager step with the same step in float32 on the CPU: loss and the gradients of each part."""
     ours, reference = rehearsal.trainer(), rehearsal.trainer(CPU)
     reference.bare_network().token_encoder.eval()  # a CPU predicts in float32
     losses = [_finite_step(trainer, rehearsal) for trainer in (ours, reference)]
     distance = abs(losses[0] - losses[1]) / abs(losses[1])
     gradients = [_gradients(trainer.bare_network()) for trainer in (ours, reference)]
-    cosines = {part: _cosine(gradients[0][part], gradient) for part, gradient in gradients[1].items()}
+    cosines = {part: float(cosine_similarity(gradients[0][part], of_cpu, 0)) for part, of_cpu in gradients[1].items()}
     frozen = [n for n, p in ours.bare_network().named_parameters() if p.grad is not None and not p.requires_grad]
     return finding(
         "a step beside float32 on the CPU",
@@ -63,7 +74,7 @@ def step_agrees_with_the_cpu(rehearsal: Rehearsal) -> Finding:
 
 
 def _finite_step(trainer: Any, rehearsal: Rehearsal) -> float:
-    """Loss of the first step whose gradients are finite; the others change nothing but the loss scale."""
+    """Return the loss of the first step with finite gradients; the steps before it change only the loss scale."""
     batch = rehearsal.batch(trainer)
     for _ in range(8):
         loss = float(trainer.train_step(batch)["loss"])
@@ -80,12 +91,8 @@ def _gradients(network: Any) -> dict[str, Tensor]:
     return {part: torch.cat(gradients) for part, gradients in found.items()}
 
 
-def _cosine(first: Tensor, second: Tensor) -> float:
-    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
-
-
 def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
-    """One whole graph, compiled once; the loss falls, and GradScaler skips few steps."""
+    """Check that one whole graph is compiled once, that the loss falls, and that GradScaler skips few steps."""
     torch._dynamo.reset()
     counters.clear()
     trainer = rehearsal.trainer(compiled=True)
@@ -110,7 +117,7 @@ def two_compiled_epochs(rehearsal: Rehearsal) -> Finding:
 
 
 def backward_formats(rehearsal: Rehearsal) -> Finding:
-    """Products that ran in bfloat16 or float32 are differentiated so, with LoRA, also in a compiled backward pass."""
+    """Check that a compiled backward pass with LoRA keeps the format of encoder and similarity: no float16."""
     torch._dynamo.reset()
     found = {"forward": Counter[str](), "backward": Counter[str]()}
 
@@ -141,7 +148,7 @@ def _is_never_in_float16(node: torch.fx.Node) -> bool:
 
 
 def no_waits(rehearsal: Rehearsal) -> Finding:
-    """No line of this package makes the host wait for the GPU in a step."""
+    """Check that no line of this package makes the host wait for the GPU in a step."""
     trainer = rehearsal.trainer()
     batch = rehearsal.batch(trainer)
     trainer.train_step(batch)
@@ -158,7 +165,7 @@ def no_waits(rehearsal: Rehearsal) -> Finding:
 
 
 def predictions(rehearsal: Rehearsal) -> Finding:
-    """A prediction beside the CPU's; and that of a third fold, with tokens from memory, beside one without."""
+    """Compare a prediction with the CPU's, and a third fold's with tokens from memory with one without."""
     trainer = rehearsal.trainer()
     for _ in range(rehearsal.steps):
         trainer.train_step(batch := rehearsal.batch(trainer))
@@ -187,7 +194,7 @@ def _logits(prediction: Prediction, weights: dict[str, Tensor], image: Tensor) -
 
 
 def memory(rehearsal: Rehearsal) -> Finding:
-    """The peak of what a guide adds, beside the estimate of `guidino plan`."""
+    """Compare the memory that a guide adds at the peak with the estimate of `guidino plan`."""
     peaks = []
     for name in (GUIDED, PLAIN):
         gc.collect()  # trainers are in circles
@@ -211,7 +218,7 @@ def memory(rehearsal: Rehearsal) -> Finding:
 
 
 def two_gpus(rehearsal: Rehearsal) -> Finding:
-    """Two processes train as `nnUNetv2_train -num_gpus 2` does, compiled; their weights stay the same."""
+    """Train with two processes as `nnUNetv2_train -num_gpus 2` does, compiled; their weights must stay the same."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(_on_one_of_two, args=(rehearsal, folder), nprocs=2)  # type: ignore[no-untyped-call]
         losses, weights = zip(*(torch.load(Path(folder) / f"{rank}.pt") for rank in (0, 1)), strict=True)
@@ -238,30 +245,15 @@ CHECKS: list[Callable[[Rehearsal], Finding]] = [
     step_agrees_with_the_cpu, two_compiled_epochs, backward_formats, no_waits, predictions, memory,
 ]  # fmt: skip
 ONLY_WITH_CUDA = {no_waits: "only a GPU is waited for", memory: "only CUDA's allocator counts"}
-OF_VOLUMES: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, two_compiled_epochs]
-
-
-def rehearsal_on(device: torch.device) -> Rehearsal:
-    """The paper's patch and batch on a GPU; on a CPU one that takes seconds."""
-    if device.type == "cuda":
-        return Rehearsal(device)
-    return Rehearsal(device, (64, 64), batch_size=2, steps=4, guide={"min_input_size": 64})
-
-
-def volumes_on(device: torch.device) -> Rehearsal:
-    """Volumes with LoRA; on a GPU of more slices than are encoded at once, so that there are two parts."""
-    if device.type == "cuda":
-        slices = TOKENS_AT_ONCE // 256  # of 256 tokens each; in a batch of two
-        return Rehearsal(device, (slices, 128, 128), batch_size=2, steps=5, guide=LORA, features=16)
-    return Rehearsal(device, (8, 64, 64), batch_size=2, steps=2, guide={"min_input_size": 64, **LORA}, features=8)
+VOLUME_CHECKS: list[Callable[[Rehearsal], Finding]] = [step_agrees_with_the_cpu, two_compiled_epochs]
 
 
 def examine_training(device: torch.device, everything: bool = False) -> Iterator[Finding]:
-    """Every check that makes sense on the device, one after the other; whatever fails is a finding too.
+    """Yield the findings of all checks for the device in turn; a check that fails is a finding too.
 
     Args:
         device: "cpu" or "cuda".
-        everything: Volumes and two GPUs too.
+        everything: Check volumes and two GPUs, too.
     """
     rehearsal = rehearsal_on(device)
     patch = "×".join(map(str, rehearsal.patch_size))
@@ -269,7 +261,7 @@ def examine_training(device: torch.device, everything: bool = False) -> Iterator
     left_out = {} if device.type == "cuda" else ONLY_WITH_CUDA
     runs = [(check, rehearsal, "") for check in CHECKS if check not in left_out]
     if everything:
-        runs += [(check, volumes_on(device), "volumes with LoRA, ") for check in OF_VOLUMES]
+        runs += [(check, volumes_on(device), "volumes with LoRA, ") for check in VOLUME_CHECKS]
         if torch.cuda.device_count() > 1:
             runs.append((two_gpus, rehearsal, ""))
         else:
@@ -288,5 +280,5 @@ def _run(check: Callable[[Rehearsal], Finding], rehearsal: Rehearsal, prefix: st
         with temporary_folders():
             found = check(rehearsal)
     except Exception as error:
-        return Finding(f"{prefix}{check.__name__}", f"fails: {type(error).__name__}: {reason(error)}", REPORT)
+        return Finding(f"{prefix}{check.__name__}", f"fails: {type(error).__name__}: {first_line(error)}", REPORT)
     return replace(found, what=prefix + found.what)

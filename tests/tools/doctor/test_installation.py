@@ -10,11 +10,14 @@ import pytest
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.nnunet.folders import VARIABLES
-from nnunetv2_guidino.tools.doctor import versions
-from nnunetv2_guidino.tools.doctor.encoder_access import examine_encoder
-from nnunetv2_guidino.tools.doctor.examine import examine, examine_trainer
-from nnunetv2_guidino.tools.doctor.nnunet_paths import examine_folders
-from nnunetv2_guidino.tools.doctor.versions import examine_versions
+from nnunetv2_guidino.tools.doctor import installation
+from nnunetv2_guidino.tools.doctor.installation import (
+    examine,
+    examine_encoder,
+    examine_folders,
+    examine_trainer,
+    examine_versions,
+)
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_quotes_around_an_encoder_are_seen(encoder, monkeypatch):
 )
 def test_versions_are_compared_with_what_is_demanded(package, found, demand, monkeypatch):
     version = importlib.metadata.version
-    monkeypatch.setattr(versions, "version", lambda name: found if name == package else version(name))
+    monkeypatch.setattr(installation, "version", lambda name: found if name == package else version(name))
     (wrong,) = [finding for finding in examine_versions() if finding.remedy]
     assert wrong.what == demand
     assert f"{found}; nnunetv2-guidino needs" in wrong.is_so
@@ -176,13 +179,13 @@ def test_a_package_that_is_missing(monkeypatch):
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(versions, "version", found)
+    monkeypatch.setattr(installation, "version", found)
     (wrong,) = [finding for finding in examine_versions() if finding.remedy]
     assert (wrong.what, wrong.is_so) == ("nibabel", "not installed")
 
 
 def test_what_only_extras_demand_is_not_missed(monkeypatch):
-    monkeypatch.setattr(versions, "requires", lambda _: ['nothing-of-the-kind>=1; extra == "test"', "numpy"])
+    monkeypatch.setattr(installation, "requires", lambda _: ['nothing-of-the-kind>=1; extra == "test"', "numpy"])
     assert all(finding.remedy is None for finding in examine_versions())
 
 
@@ -254,7 +257,7 @@ def test_a_broken_library_is_a_finding(monkeypatch, capsys):
 
     monkeypatch.setattr("torch.cuda.device_count", broken)
     monkeypatch.setattr("nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name", broken)
-    monkeypatch.setattr("nnunetv2_guidino.tools.doctor.encoder_access.default_encoder", broken)
+    monkeypatch.setattr("nnunetv2_guidino.tools.doctor.installation.default_encoder", broken)
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
     assert printed.count("libcudart.so.12") == 3
