@@ -8,6 +8,7 @@ import argparse
 
 from nnunetv2_guidino.commands.options import torch_device
 from nnunetv2_guidino.commands.signature import Option, options_of
+from nnunetv2_guidino.errors import GuidinoError
 
 add_arguments = options_of(
     "nnunetv2_guidino.tools.doctor.gpu_check:examine_training",
@@ -24,6 +25,8 @@ add_arguments = options_of(
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings, one line each; return 1 if anything is wrong."""
+    if args.everything and not args.train:
+        raise GuidinoError("--all is for trainings; give --train too")
     if args.train:
         from nnunetv2_guidino.devices import usable_device
         from nnunetv2_guidino.tools.doctor.gpu_check import examine_training

@@ -1,4 +1,4 @@
-"""Where the pixels of an image lie, as the file says: spacing, origin and direction."""
+"""Read the place of an image's pixels from its file: spacing, origin and direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where stock nnU-Net looks for trainers; it asks this module for a name with hasattr.
+"""Answer stock nnU-Net, which looks for trainers here and asks this module for a name with hasattr.
 
 The wheel places this file in nnunetv2/training/nnUNetTrainer. Where that is not possible, nnU-Net's own variable
 nnUNet_extTrainer points at the folder this file lies in. Nothing heavy is imported before one of our trainers is asked

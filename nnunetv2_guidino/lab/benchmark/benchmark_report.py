@@ -43,7 +43,7 @@ WORST_TEXT = (
 
 @dataclass(frozen=True)
 class Results:
-    """All tables of a benchmark; each becomes a CSV file of its name.
+    """The tables of a benchmark; each becomes a CSV file of its name.
 
     Args:
         summary: One row for each data set, configuration, number of cases, method and class.

@@ -67,7 +67,7 @@ class KeptGuide:
 
     @cached_property
     def entries(self) -> list[dict[str, Any]]:
-        """One entry for each case and class: case, class, segmentation_dice and the fields of a Histogram."""
+        """Return an entry for each case and class: case, class, segmentation_dice and the fields of a Histogram."""
         return [dict(entry) for entry in read_json(self.folder / "scores.json", dict)["cases"]]
 
     def picture(self, case: str) -> npt.NDArray[np.uint8] | None:

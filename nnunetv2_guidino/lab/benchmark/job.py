@@ -1,4 +1,4 @@
-"""One training: nnU-Net's command and the folder it fills."""
+"""Describe a training: nnU-Net's command and the folder that it fills."""
 
 from __future__ import annotations
 

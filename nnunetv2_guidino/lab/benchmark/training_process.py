@@ -1,4 +1,4 @@
-"""One training as a child process with one log; it resumes, and never runs twice at the same time."""
+"""Run a training as a child process with one log; it resumes, and never runs twice at the same time."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CLASS_COLOURS = np.array([to_rgb(colour) for colour in ("white", "#CC79A7", "#F0
 
 @dataclass(frozen=True)
 class Shown:
-    """One method's result in a case.
+    """The result of a method in a case.
 
     Args:
         title: The method's name and score.

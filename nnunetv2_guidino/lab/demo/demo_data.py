@@ -67,7 +67,7 @@ def read_cases(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
 
 
 def _reading_of_masks(folder: Path, pairs: list[SourcePair], heldout: frozenset[str]) -> MaskReading:
-    """How all masks are read; raises GuidinoError with the first problem of the pairs."""
+    """Return the rule by which all masks are read; raise GuidinoError with the first problem of the pairs."""
     check = partial(inspect, reading=TWO_LEVELS, may_be_grey=False, exif=None)
     inspections, problems = try_all(check, pairs, processes=1, title="checking")
     report = Report(folder, problems=problems)

@@ -27,7 +27,7 @@ LAYER = 11  # of 12: as good a guide as the last layer's (docs/how_to/choose_an_
 
 
 class Model(NamedTuple):
-    """One of the two models."""
+    """A model of the demo."""
 
     trainer: str
     plans: str

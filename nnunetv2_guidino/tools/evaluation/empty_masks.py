@@ -1,4 +1,4 @@
-"""One rule for empty references when methods are compared, for means and tests alike.
+"""Treat empty references by one rule when methods are compared, for means and tests alike.
 
 A case with an empty reference and an empty prediction has no Dice. When one method is scored alone, its means leave the
 case out. When another run predicts something there and gets 0, the case must count, or a correct empty prediction would

@@ -22,7 +22,7 @@ class LabelSet:
 
     @property
     def values(self) -> list[int]:
-        """All values that a prediction may hold; a reference may also hold the ignore label."""
+        """Return the values that a prediction may hold; a reference may also hold the ignore label."""
         return sorted({0} | {value for values in self.classes.values() for value in as_tuple(values)})
 
 

@@ -94,3 +94,8 @@ def test_the_command_prints_a_line_for_each_and_goes_on_after_an_error(monkeypat
     assert "please report it" in remedy
     assert "no_waits (only a GPU is waited for)" in left_out
     assert last == "1 to put right."
+
+
+def test_all_without_train_is_refused(capsys):
+    assert main(["doctor", "--all"]) == 1
+    assert capsys.readouterr().err == "guidino doctor: error: --all is for trainings; give --train too\n"
