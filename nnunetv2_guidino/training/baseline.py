@@ -95,7 +95,7 @@ class nnUNetTrainerGuiDINOBaseline(nnUNetTrainer):
         return optimizer, lr_scheduler
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Replace nnU-Net's augmentation workers if there is a seed: they are unseeded and yield batches in any order."""
+        """Replace nnU-Net's augmentation workers if there is a seed: they yield unseeded batches in any order."""
         if self.seed is None:
             return super().get_dataloaders()
         # A resumed training must not repeat the random numbers of its first part, and each GPU needs its own.
