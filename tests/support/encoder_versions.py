@@ -94,8 +94,9 @@ def read_with_peft(folder: Path) -> None:
         weights = {f"token_encoder.{key}": value for key, value in record[state].items()}
         model_folder = folder / f"model of {state}"
         (model_folder / "fold_0").mkdir(parents=True)
-        (model_folder / "plans.json").write_text(json.dumps({"guidino": config.to_plans()}))
-        torch.save({"network_weights": weights}, model_folder / "fold_0" / "checkpoint_final.pth")
+        (model_folder / "plans.json").write_text(json.dumps({"configurations": {}, "guidino": config.to_plans()}))
+        content = {"trainer_name": "x", "init_args": {"configuration": "2d"}, "network_weights": weights}
+        torch.save(content, model_folder / "fold_0" / "checkpoint_final.pth")
         export_lora(model_folder, model_folder / "adapter", "0", "checkpoint_final.pth")
         plain = encoder(record["architecture"], None)
         plain.load_pretrained(folder / "encoder", "tiny")
