@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from nnunetv2_guidino import lists
+from nnunetv2_guidino import bounds, lists
 from nnunetv2_guidino.checks import Kind
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.files import read_text
@@ -20,25 +20,35 @@ MAPPING = Kind(
     lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
 )
 TEXT = Kind("a text", lambda value: isinstance(value, str) and value.strip())
-NAMES = Kind("a list of names", lambda value: isinstance(value, str) or _is_whole(value, 0))
-COUNT = Kind("a whole number, at least 1", lambda value: _is_whole(value, 1))
-COUNT_OR_ALL = Kind("whole numbers, at least 1, or all", lambda value: value == "all" or _is_whole(value, 1))
-FOLD = Kind("whole numbers, at least 0, or all", lambda value: value == "all" or _is_whole(value, 0))
-SEED = Kind("whole numbers, at least 0, or none", lambda value: value == "none" or _is_whole(value, 0))
+NAMES = Kind("a list of names", lambda value: isinstance(value, str) or (type(value) is int and value >= 0))
+COUNT = Kind(f"a whole number, {bounds.COUNT}", lambda value: _is_whole(value, bounds.COUNT))
+COUNT_OR_ALL = Kind(
+    f"whole numbers, {bounds.COUNT}, or all", lambda value: value == "all" or _is_whole(value, bounds.COUNT)
+)
+FOLD = Kind(f"whole numbers, {bounds.FOLD}, or all", lambda value: value == "all" or _is_whole(value, bounds.FOLD))
+SEED = Kind(f"whole numbers, {bounds.SEED}, or none", lambda value: value == "none" or _is_whole(value, bounds.SEED))
 
 
-def _is_whole(value: Any, minimum: int) -> bool:
-    return type(value) is int and value >= minimum
+def _is_whole(value: Any, within: bounds.Range) -> bool:
+    return type(value) is int and value in within
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuse a key that stands twice, of which YAML would silently take the last, and aliases that grow too far."""
+    """Refuse text that YAML reads in an unexpected way: keys that stand twice, octal numbers, aliases that grow."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if _count(node, {}) > MOST_VALUES:
             raise yaml.MarkedYAMLError(problem=f"it holds more than {MOST_VALUES} values")
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        if node.value != str(value):  # YAML 1.1 reads 027 as octal, 15:01 as minutes, 1_0 as 10
+            decimal = node.value.lstrip("0") if node.value.isdecimal() else value
+            problem = f"{node.value} is not a decimal number, and YAML reads it as {value}; write {decimal}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merged = "tag:yaml.org,2002:merge"  # <<, which may stand beside keys that it brings
@@ -47,6 +57,9 @@ class _Loader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(problem=f"the key {key} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _count(node: Any, known: dict[int, int]) -> int:
