@@ -5,6 +5,8 @@ Read in nnU-Net 2.8.1: nnUNetPredictor.initialize_from_trained_model_folder, whi
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -91,8 +94,16 @@ def model_folds(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> l
     return wanted
 
 
+# nnU-Net's checkpoints hold numpy's scalars beside tensors. Version 1 of numpy has another name for their function.
+NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *((np.float32(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *{type(np.dtype(name)) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")},
+]
+
+
 def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint on the CPU. Loading runs code that is in the file, as torch.load does.
+    """Return the content of a checkpoint on the CPU, without running code that is in the file.
 
     Args:
         file: A checkpoint of nnU-Net.
@@ -102,8 +113,15 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
         GuidinoError: If the file cannot be read, was cut short, or another program wrote it.
     """
     try:
-        # nnU-Net's checkpoints hold more than tensors, hence weights_only=False.
-        content = torch.load(file, map_location="cpu", mmap=mmap, weights_only=False)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(file, map_location="cpu", mmap=mmap, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if foreign := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+            raise GuidinoError(
+                f"{file} holds {foreign[1]}, which may run a program; expected weights, numbers and texts. If you "
+                "trust its source, use nnU-Net's own commands, which load everything"
+            ) from error
+        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {first_line(error)}") from error
     except MemoryError as error:  # also for a size that a damaged file names
         raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
     except Exception as error:  # zip, pickle and anything that a foreign file runs
