@@ -43,4 +43,11 @@ def preprocessed_folder(dataset: str) -> Path:
     try:
         return root / maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError, OSError) as error:
+        folders = ", ".join(f"{variable}={folder}" for variable in VARIABLES if (folder := find_folder(variable)))
+        if "Could not find a dataset" in str(error):  # nnU-Net's text goes on for several lines
+            raise GuidinoError(f"-d {dataset}: there is no data set with this number in {folders}") from error
+        if "More than one dataset" in str(error):
+            raise GuidinoError(
+                f"-d {dataset}: more than one data set in {folders} has this number; remove one"
+            ) from error
         raise GuidinoError(f"-d {dataset}: {first_line(error)}") from error

@@ -21,7 +21,7 @@ def test_a_data_set_by_name_or_number(name, preprocessed):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("502", "-d 502: Could not find a dataset"),
+        ("502", "-d 502: there is no data set with this number in .*nnUNet_preprocessed="),
         ("polyps", "-d polyps: dataset_name_or_id was a string"),
         ("../elsewhere", "-d ../elsewhere: expected a data set's name or number, not a path"),
         ("/etc", "-d /etc: expected a data set's name or number, not a path"),
@@ -34,7 +34,7 @@ def test_what_is_none(name, message, preprocessed):
 
 def test_two_of_one_number(preprocessed):
     (preprocessed / "Dataset501_Others").mkdir()
-    with pytest.raises(GuidinoError, match="More than one dataset name found"):
+    with pytest.raises(GuidinoError, match="-d 501: more than one data set in .* has this number; remove one"):
         preprocessed_folder("501")
 
 

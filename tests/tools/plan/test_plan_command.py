@@ -99,7 +99,7 @@ def test_what_is_written_no_longer_depends_on_the_environment(folder, monkeypatc
         (["-o", "New", "-c", "3d_fullres"], "-c 3d_fullres: the plans have no such configuration; there are 2d"),
         (["-o", "New", "--encoder", "no/hub", "--gpu_memory_target_in_gb", "8"], "the memory cannot be estimated"),
         (["-o", "New", "-d", "Dataset998_Gone"], "does not exist"),
-        (["-o", "New", "-d", "998"], "-d 998: Could not find a dataset"),
+        (["-o", "New", "-d", "998"], "-d 998: there is no data set with this number in"),
     ],
 )
 def test_wrong_options_are_refused_and_nothing_is_written(arguments, message, folder, capsys):
