@@ -12,7 +12,17 @@ from typing import Any
 from nnunetv2_guidino.checks import Kind
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.lab.benchmark.job import Job
-from nnunetv2_guidino.lab.benchmark.settings import COUNT, COUNT_OR_ALL, FOLD, NAMES, SEED, TEXT, Section, read_yaml
+from nnunetv2_guidino.lab.benchmark.settings import (
+    COUNT,
+    COUNT_OR_ALL,
+    FOLD,
+    NAME,
+    NAMES,
+    SEED,
+    TEXT,
+    Section,
+    read_yaml,
+)
 from nnunetv2_guidino.nnunet.plans import guide_settings
 from nnunetv2_guidino.tools.plan.network_options import Network
 from nnunetv2_guidino.training.naming import trainer_class
@@ -184,7 +194,7 @@ def _method(methods: Section, name: str, keys: tuple[str, ...]) -> Method:
         raise GuidinoError(f"{methods.where(name)}: expected a name of letters, digits, space and .+-_")
     section = methods.section(name)
     section.check_keys(keys)
-    trainer, plans = section.value("trainer", TEXT, GUIDED), section.value("plans", PLANS_NAME, "nnUNetPlans")
+    trainer, plans = section.value("trainer", NAME, GUIDED), section.value("plans", PLANS_NAME, "nnUNetPlans")
     network, guide = _network(section), None
     if "guide" in section.content:
         guide = section.section("guide").content

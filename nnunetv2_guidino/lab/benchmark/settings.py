@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +21,18 @@ MAPPING = Kind(
     lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
 )
 TEXT = Kind("a text", lambda value: isinstance(value, str) and value.strip())
-NAMES = Kind("a list of names", lambda value: isinstance(value, str) or (type(value) is int and value >= 0))
+NAME = Kind("a name, not a path", lambda value: isinstance(value, str) and _is_name(value))
+NAMES = Kind("a list of names, not of paths", lambda value: type(value) in (str, int) and _is_name(str(value)))
 COUNT = Kind(f"a whole number, {bounds.COUNT}", lambda value: _is_whole(value, bounds.COUNT))
 COUNT_OR_ALL = Kind(
     f"whole numbers, {bounds.COUNT}, or all", lambda value: value == "all" or _is_whole(value, bounds.COUNT)
 )
 FOLD = Kind(f"whole numbers, {bounds.FOLD}, or all", lambda value: value == "all" or _is_whole(value, bounds.FOLD))
 SEED = Kind(f"whole numbers, {bounds.SEED}, or none", lambda value: value == "none" or _is_whole(value, bounds.SEED))
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"\w[\w.+-]*", text) is not None
 
 
 def _is_whole(value: Any, within: bounds.Range) -> bool:
