@@ -90,7 +90,7 @@ def train(rank: int, world_size: int, folder: Path, settings: dict[str, Any], co
     with torch.no_grad():
         trainer.on_validation_epoch_end([trainer.validation_step(validation)])
     logged = {name: values for name, values in trainer.logger.get_checkpoint().items() if values}
-    weights = trainer.bare_network().state_dict() if rank == 0 else {}
+    weights = trainer.bare_network().state_dict()
     torch.save({"logged": logged, "weights": weights}, folder / f"{world_size}_{rank}.pt")
     if world_size > 1:
         dist.destroy_process_group()

@@ -34,6 +34,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
 )
 def test_two_processes_train_as_one_does(name, compiled, planned_trainer, tmp_path):
     settings = TRAININGS[name]
+    # Late fusion is fitted to random pixels of one GPU's patches (see the next test).
+    settings = {**settings, "guide": {**settings.get("guide", {}), "late_fusion": False}}
     train(0, 1, tmp_path, settings)
     spawn(train, args=(2, tmp_path, settings, compiled), nprocs=2)
     one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1_0", "2_0", "2_1"))
@@ -43,6 +45,14 @@ def test_two_processes_train_as_one_does(name, compiled, planned_trainer, tmp_pa
     for name, values in one["logged"].items():
         for rank in (first, second):
             np.testing.assert_allclose(rank["logged"][name], values, rtol=1e-4, err_msg=name)
+
+
+def test_late_fusion_is_the_same_on_all_gpus(planned_trainer, tmp_path):
+    spawn(train, args=(2, tmp_path, TRAININGS["labels"]), nprocs=2)
+    first, second = (torch.load(tmp_path / f"2_{rank}.pt", weights_only=False)["weights"] for rank in (0, 1))
+    for name in ("late_fusion.weight", "late_fusion.bias"):
+        assert first[name].abs().sum() > 0
+        assert torch.equal(first[name], second[name])
 
 
 ON_TOKENS: dict[str, Any] = {"tuning": "lora", "layers": [1, 2, 3], "widths": [4, 6, 8]}
