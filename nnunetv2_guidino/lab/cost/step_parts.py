@@ -42,7 +42,9 @@ def parts(trainer: Any, rounds: int) -> dict[str, float]:
     for output in (*segmentations, logits):
         output.requires_grad_()
     step = Step(segmentations, logits, read_target(target[0], loss.label_manager), loss.label_manager, loss.in_plane)
-    terms = {f"{name} loss": partial(loss._calculate[name], step) for name in loss.weights}
+    terms: dict[str, Callable[[], Any]] = {
+        f"{name} loss": partial(forward_and_backward, partial(loss._calculate[name], step)) for name in loss.weights
+    }
     if loss.late_fusion is not None:
         terms["late fusion's pixels"] = partial(loss.samples.add, segmentations[0], logits, *step.annotation)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +52,7 @@ def parts(trainer: Any, rounds: int) -> dict[str, float]:
             "encoder": partial(BareEncoder(trainer), data, training=True),
             "guided network": partial(forward_and_backward, partial(network, data)),
             "planned network": partial(forward_and_backward, partial(network.network, data)),
-            **{name: partial(forward_and_backward, term) for name, term in terms.items()},
+            **terms,
             "picture": _picture(trainer, Path(folder)),
         }
         middle = {name: median(seconds) for name, seconds in interleaved(actions, rounds, device).items()}

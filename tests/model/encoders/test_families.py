@@ -6,6 +6,7 @@ from transformers import AutoModel, IJepaConfig
 
 from nnunetv2_guidino.cli import main
 from nnunetv2_guidino.config import LoRA
+from nnunetv2_guidino.model.encoders.allowed import described_keys
 from nnunetv2_guidino.model.encoders.architecture import read_encoder_config
 from nnunetv2_guidino.model.encoders.families import FAMILIES, ViT
 from nnunetv2_guidino.model.encoders.token_encoder import TokenEncoder
@@ -31,7 +32,7 @@ def test_a_family_is_one_class_and_one_line(folder, monkeypatch, capsys):
     assert main(["encoder", "check", str(folder), "--size", "64", "--layer", "1,2"]) == 0
     assert "4×4 tokens of width 64" in capsys.readouterr().out
     architecture = read_encoder_config(folder, None)
-    assert architecture.keys() <= {"model_type", *IJepa.keys}
+    assert architecture.keys() <= {"model_type", *described_keys("ijepa")}
     encoder = TokenEncoder(architecture, None, ["ZScoreNormalization"] * 3, 64, LoRA())
     encoder.load_pretrained(folder, "tiny")
     encoder(torch.randn(1, 3, 64, 64)).square().sum().backward()
