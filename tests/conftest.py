@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nnunet_workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Threads that wait for each other cost more than they give where several processes share the cores, as with -n 2.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -162,7 +162,7 @@ def test_one_batch_is_learnt_by_heart(name, dimensions):
         optimizer.step()
         foreground = (logits > 0).float()
         dice = float(2 * (foreground * target).sum() / (foreground + target).sum())
-        if dice > 0.97:
+        if dice > 0.95:
             break
     assert dice > 0.95
 
