@@ -97,13 +97,15 @@ class PixelSamples:
         self._steps.append(Pixels(segmentation.float(), guides.float(), masks, valid))
 
     def fit(self) -> tuple[Tensor, Tensor] | None:
-        """Return w and b of each class or region, (K,) each, and forget the pixels; None if there are no pixels."""
+        """Return w and b of each class or region, (K,) each, and forget the pixels; None if no pixel is usable."""
         if not self._steps:
             return None
         pixels = Pixels(*(torch.cat(tensors).cpu() for tensors in zip(*self._steps, strict=True)))
         self._steps.clear()
-        annotated = pixels.valid[:, 0]
-        return weight_and_bias(*(tensor[annotated] for tensor in pixels[:3]))
+        # GradScaler skips a step that overflows in float16, so its pixels must not count here either.
+        finite = torch.cat([pixels.segmentation, pixels.guides], dim=1).isfinite().all(1)
+        usable = pixels.valid[:, 0] & finite
+        return weight_and_bias(*(tensor[usable] for tensor in pixels[:3])) if usable.any() else None
 
 
 def weight_and_bias(segmentation: Tensor, guides: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

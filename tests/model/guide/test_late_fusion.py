@@ -151,3 +151,15 @@ def test_models_of_0_2_0_dev0_keep_their_one_weight(tiny_encoder, late_fusion):
         segmentation, logits = torch.randn(1, CLASSES, 8, 8), torch.randn(1, 1, 2, 2)
         added = network.late_fusion(segmentation, logits)[:, 1] - segmentation[:, 1]
         torch.testing.assert_close(added, 0.5 * guide_at(logits, (8, 8))[:, 0])
+
+
+@pytest.mark.parametrize("usable", [0, 1000])
+def test_pixels_of_a_step_that_overflowed_or_of_no_annotation_do_not_count(usable):
+    torch.manual_seed(0)
+    truth = torch.rand(2000) < 0.5
+    network, guide = (2 * (torch.randn(len(truth)) + 2 * truth - 1) for _ in range(2))
+    network[usable::2], guide[usable + 1 :: 2] = torch.inf, torch.nan
+    values = fitted(network[None], guide[None], truth[None])
+    assert (values is None) == (usable == 0)
+    assert values is None or all(value.isfinite().all() and value.abs().sum() > 0 for value in values)
+    assert fitted(network[None], guide[None], truth[None], torch.zeros_like(truth)[None]) is None
