@@ -5,7 +5,6 @@ Read in nnU-Net 2.8.1: nnUNetPredictor.initialize_from_trained_model_folder, whi
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -115,16 +114,14 @@ def read_checkpoint(file: Path, mmap: bool = False) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(file, map_location="cpu", mmap=mmap, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except MemoryError as error:  # also for a size that a damaged file names
+        raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
+    except Exception as error:  # zip and pickle have errors of their own
         if foreign := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
             raise GuidinoError(
                 f"{file} holds {foreign[1]}, which may run a program; expected weights, numbers and texts. If you "
                 "trust its source, use nnU-Net's own commands, which load everything"
             ) from error
-        raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net: {first_line(error)}") from error
-    except MemoryError as error:  # also for a size that a damaged file names
-        raise GuidinoError(f"{file} is damaged, or needs more memory than there is") from error
-    except Exception as error:  # zip, pickle and anything that a foreign file runs
         reason = first_line(error)
         raise GuidinoError(f"{file} cannot be read as a checkpoint of nnU-Net, or was cut short: {reason}") from error
     for key, kind in {"trainer_name": str, "init_args": dict, "network_weights": dict}.items():

@@ -1,4 +1,4 @@
-"""nnU-Net's loss and the terms beside it (equation 2)."""
+"""Add the terms of the guide to nnU-Net's loss (equation 2)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ NEGLIGIBLE = 1e-5  # nnU-Net's weight of an output that counts for nothing: 0, o
 
 
 class GuidedLoss(nn.Module):
-    """nnU-Net's loss + Σ λ · term, over the terms of lists.LOSS_TERMS (equation 2).
+    """Compute nnU-Net's loss + Σ λ · term over the terms of lists.LOSS_TERMS (equation 2).
 
     Ignored pixels count in no term.
 
     Args:
-        segmentation_loss: As nnU-Net builds it, for all outputs or, without deep supervision, for one.
-        label_manager: nnU-Net's.
+        segmentation_loss: nnU-Net's loss of all outputs or, without deep supervision, of one.
+        label_manager: nnU-Net's label manager.
         weights: λ of each term, by name; 0 switches it off.
-        in_plane: Volumes are anisotropic: an edge lies within a slice (see boundary_band).
+        in_plane: True if volumes are anisotropic, so that edges lie within slices (see boundary_band).
         late_fusion: Late fusion of the network, for which the loss keeps pixels of training steps.
 
     Shape:
-        output: nnU-Net's outputs, finest first, and the guides' logits (B, G, …) behind them: one for the foreground,
-            or one for each foreground class or region.
-        target: nnU-Net's targets, finest first, or the one (see read_target).
+        output: nnU-Net's outputs, finest first, followed by the guides' logits (B, G, …); G is 1 for one guide of the
+            foreground, else the number of foreground classes or regions.
+        target: nnU-Net's targets, finest first, or a single target (see read_target).
 
     Raises:
-        GuidinoError: If a term is unknown, or nnU-Net's loss would silently leave out outputs, or weigh those that it
-            has wrongly because it expects more.
+        GuidinoError: If a term is unknown, or nnU-Net's loss expects another number of outputs than the network has.
     """
 
     def __init__(
@@ -100,12 +99,9 @@ class GuidedLoss(nn.Module):
         return of_all(segmentations, targets)
 
     def last_terms(self) -> dict[str, Tensor]:
-        """The unweighted terms of the last call, and true and false positives and negatives of the guide.
+        """Return the unweighted terms of the last call, on the device: reading a value waits for it.
 
-        The latter only without gradients: in training nobody asks for them.
-
-        They are on the device, where they are computed while the next step is prepared: to ask for their values is to
-        wait for them.
+        A call without gradients adds the true and false positives and the false negatives of the guide.
         """
         return self._last
 
