@@ -2,8 +2,8 @@
 
     python tests/support/make_model.py FOLDER TRAINER ENCODER_FAMILY
 
-The models in tests/models were made so with version 0.1.0 (commit e543716) installed, by these two commands; later
-versions must go on predicting the same with them:
+These two commands made the models in tests/earlier_models with version 0.1.0 (commit e543716) installed. Later versions
+must predict the same with them:
 
     python tests/support/make_model.py tests/earlier_models/0.1.0 nnUNetTrainerGuiDINO dinov3
     python tests/support/make_model.py tests/earlier_models/0.1.0-lora nnUNetTrainerGuiDINOLoRA dinov2

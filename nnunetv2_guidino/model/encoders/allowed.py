@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from nnunetv2_guidino.errors import GuidinoError
 from nnunetv2_guidino.model.encoders.families import family_of
-from nnunetv2_guidino.printable import first_line
+from nnunetv2_guidino.printable import first_line, shown
 
 MOST_BLOCKS = 512
 LARGEST_NUMBER = 2**16  # a width, a side of an image; ViT-7B's largest is 8192
@@ -53,7 +53,7 @@ def checked(architecture: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         keys = described_keys(model_type)
     except Exception as error:  # each of transformers' configurations fails in its own way
-        reason = _shortened(first_line(error))
+        reason = shown(first_line(error))
         raise GuidinoError(f"{where}: transformers does not know the model {model_type!r}: {reason}") from error
     if refused := [key for key in architecture if key in REFUSED]:
         raise GuidinoError(f"{where}: {refused[0]} is refused; remove this key")
@@ -71,7 +71,7 @@ def _checked_value(value: Any, key: str, where: str, inside: Collection[str]) ->
     for item in value if isinstance(value, (list, tuple)) else [value]:
         expected = _expected(item, key.rpartition(".")[2])
         if expected is not None:
-            raise GuidinoError(f"{where}: {key} is {_shortened(item)}; expected {expected}")
+            raise GuidinoError(f"{where}: {key} is {shown(item)}; expected {expected}")
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -85,8 +85,3 @@ def _expected(item: Any, key: str) -> str | None:
     if isinstance(item, str):
         return None if _WORD.fullmatch(item) else "a plain name, no address and no path"
     return "a number, true, false or a name"
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
